@@ -1,0 +1,1 @@
+"""Speed and accuracy as commands that print a figure beside its baseline."""

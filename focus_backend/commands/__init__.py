@@ -1,0 +1,1 @@
+"""What the commands of `focus-backend` do, apart from how their options are spelled."""

@@ -1,0 +1,160 @@
+"""`focus-backend reconstruct`: from checked options to results and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from focus_backend.commands.batch import BatchOptions, BatchSummary, FaceReconstructor, run_batch
+from focus_backend.commands.inputs import find_photos
+from focus_backend.commands.report import JsonReport, TextReport
+from focus_backend.errors import ConfigError, OutputError
+from focus_backend.export.folder import check_writable
+from focus_backend.landmarks.detector import Detection
+
+
+@dataclass(frozen=True)
+class ReconstructOptions:
+    """The command's options; `None` leaves a choice to the program."""
+
+    photos: list[str]
+    out: Path
+    model: str = "anny"
+    landmarks: str = "mediapipe"
+    landmarks_file: Path | None = None
+    faces: str = "all"
+    recursive: bool = False
+    skip_existing: bool = False
+    device: str = "auto"
+    threads: int | None = None
+    texture_size: int | None = None
+    json: bool = False
+    debug: bool = False
+
+
+def reconstruct_photos(options: ReconstructOptions, load: Callable[[], FaceReconstructor] | None = None) -> int:
+    """Reconstruct all photos and report each; the exit code.
+
+    Args:
+        options: from the command line.
+        load: gives the reconstructor; the default loads the one the options name.
+
+    Raises:
+        ConfigError: options that contradict each other.
+        OutputError: the output folder cannot be used at all.
+        FocusError: the reconstructor cannot be loaded.
+    """
+    started = time.perf_counter()
+    photos = find_photos(options.photos, options.recursive, options.out)
+    max_faces = parse_faces(options.faces)
+    if options.landmarks_file is not None and len(photos) != 1:
+        raise ConfigError(f"--landmarks-file belongs to one photo, but {len(photos)} were given", "give one photo")
+    landmarks = _read_landmarks(options.landmarks_file) if options.landmarks_file is not None else None
+    batch = BatchOptions(options.out, max_faces, options.skip_existing, landmarks, options.texture_size)
+    report = (JsonReport if options.json else TextReport)(len(photos), options.debug)
+    summary = BatchSummary()
+    with _usable_folder(options.out), _terminable():
+        try:
+            with report.running():
+                for outcome in run_batch(photos, load or (lambda: _load(options)), batch, report.progress):
+                    summary.outcomes.append(outcome)
+                    report.outcome(outcome)
+        except KeyboardInterrupt:
+            summary.interrupted = True
+        except OutputError:
+            # Reported with its photo already; the rest would end the same way.
+            pass
+        except Exception as error:
+            summary.error = error
+            raise
+        finally:
+            summary.not_tried = len(photos) - len(summary.outcomes)
+            report.finish(summary, time.perf_counter() - started, options.out)
+    return summary.exit_code
+
+
+def parse_faces(value: str) -> int | None:
+    """How many faces of a photo; None for "all".
+
+    Raises:
+        ConfigError: neither "all" nor a positive whole number.
+    """
+    if value.strip().lower() == "all":
+        return None
+    if value.isdecimal() and int(value) > 0:
+        return int(value)
+    raise ConfigError(f"--faces {value!r} is not a number of faces", "give a whole number from 1, or all")
+
+
+def choose_device(name: str) -> str:
+    """The torch device of that name; "auto" is CUDA where there is one.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(f"--device {name} is not available here", "use --device cpu, or leave it out") from None
+    return name
+
+
+def _load(options: ReconstructOptions) -> FaceReconstructor:
+    """The reconstructor of the options; torch and the networks are imported here and not before."""
+    if options.threads is not None:
+        # Libraries that read these do so when they are first imported.
+        for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+            os.environ[variable] = str(options.threads)
+    import torch
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    from focus_backend.reconstruction.reconstructor import Reconstructor
+
+    return Reconstructor.load(model=options.model, landmarks=options.landmarks, device=choose_device(options.device))
+
+
+def _read_landmarks(path: Path) -> Detection:
+    from focus_backend.landmarks.user import read_landmarks
+
+    return read_landmarks(path)
+
+
+@contextmanager
+def _usable_folder(out: Path) -> Iterator[None]:
+    """The output folder, made where it is missing and taken away again if nothing came into it."""
+    is_new = not out.exists()
+    check_writable(out)
+    try:
+        yield
+    finally:
+        if is_new and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """A polite kill ends the batch as Ctrl-C does: nothing half-written stays behind."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        older = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread: signals are somebody else's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, older)

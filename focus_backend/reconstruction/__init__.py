@@ -1,0 +1,1 @@
+"""One photo in, its faces out: fitting, and the result it leaves."""

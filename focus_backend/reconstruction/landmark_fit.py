@@ -1,0 +1,163 @@
+"""Where the face is and what it is roughly like, from landmarks alone: the most probable theta under the detector's known noise (eq 7)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from focus_backend.errors import FitError
+from focus_backend.morphable.face_model import FaceModel, SurfacePoints
+from focus_backend.reconstruction.state import POSE_SIZE, CameraPrior, FaceState
+from focus_backend.rendering import ambient_lighting
+from focus_backend.rendering.camera import cross_matrix
+
+_ITERATIONS = 14
+# The first steps find the pose; the face's own coefficients are held back until it is roughly right.
+_POSE_ITERATIONS = 4
+_HOLD = 100.0
+
+
+@dataclass(frozen=True)
+class LandmarkTerm:
+    """Landmarks as evidence: observed positions, where they lie on the model, and the inverse covariance of their errors.
+
+    Attributes:
+        observed: photo pixels.
+        bias: expected error, mm at the face's distance, (x right, y down).
+        precision: inverse covariance of the errors in mm.
+        mean: positions on the mean face, model space, mm.
+        basis: offsets of one standard deviation of each shape and expression coefficient, mm.
+    """
+
+    observed: Float[Tensor, "points 2"]
+    bias: Float[Tensor, "points 2"]
+    precision: Float[Tensor, "coordinates coordinates"]
+    mean: Float[Tensor, "points 3"]
+    basis: Float[Tensor, "geometry points 3"]
+
+    def normal_equations(
+        self, state: FaceState, prior: CameraPrior
+    ) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n"], Float[Tensor, "points 2"]]:
+        """Gauss-Newton matrix and right-hand side over (shape, expression, pose), and the residuals in mm."""
+        geometry = torch.cat([state.shape, state.expression])
+        turned = (self.mean + torch.tensordot(geometry, self.basis, dims=1)) @ state.rotation.T
+        position = turned + state.translation
+        focal = state.log_focal.exp()
+        pixels, slope = project_with_slope(position, focal, prior.principal_point)
+        jacobian = torch.cat(
+            [
+                torch.einsum("pij,gpj->pig", slope, self.basis @ state.rotation.T),
+                pose_jacobian(slope, turned, pixels - prior.principal_point),
+            ],
+            dim=-1,
+        )
+        millimetres = -position[:, 2].mean() / focal
+        residual = (self.observed - pixels) * millimetres - self.bias
+        jacobian = (jacobian * millimetres).flatten(0, 1)
+        weighted = self.precision @ jacobian
+        return jacobian.T @ weighted, weighted.T @ residual.flatten(), residual
+
+
+def landmark_term(
+    model: FaceModel,
+    points: SurfacePoints,
+    observed: Float[Tensor, "points 2"],
+    bias: Float[Tensor, "points 2"],
+    precision: Float[Tensor, "coordinates coordinates"],
+) -> LandmarkTerm:
+    """Evidence from `observed` (photo pixels) positions of `points` of the model."""
+    basis = torch.cat([model.shape_basis, model.expression_basis])
+    triangles = model.triangles
+    return LandmarkTerm(
+        observed.double(),
+        bias.double(),
+        precision.double(),
+        points.on(model.mean_shape, triangles).double(),
+        points.on(basis, triangles).double(),
+    )
+
+
+def project_with_slope(
+    position: Float[Tensor, "points 3"], focal: Float[Tensor, ""], principal_point: Float[Tensor, "2"]
+) -> tuple[Float[Tensor, "points 2"], Float[Tensor, "points 2 3"]]:
+    """Pixels of camera-space points and their derivative by position."""
+    x, y, z = position.unbind(-1)
+    inverse = -1 / z
+    zero = torch.zeros_like(x)
+    slope = focal * torch.stack(
+        [
+            torch.stack([inverse, zero, x * inverse**2], -1),
+            torch.stack([zero, -inverse, -y * inverse**2], -1),
+        ],
+        -2,
+    )
+    pixels = principal_point + focal * torch.stack([x * inverse, -y * inverse], -1)
+    return pixels, slope
+
+
+def pose_jacobian(
+    slope: Float[Tensor, "points 2 3"], turned: Float[Tensor, "points 3"], from_centre: Float[Tensor, "points 2"]
+) -> Float[Tensor, "points 2 7"]:
+    """Derivative of pixels by a turn in camera space, the translation and the log focal length."""
+    turn = -slope @ cross_matrix(turned)
+    return torch.cat([turn, slope, from_centre[..., None]], dim=-1)
+
+
+def initial_state(model: FaceModel, term: LandmarkTerm, prior: CameraPrior) -> FaceState:
+    """The mean face, upright and facing the camera, at the distance and place that the landmarks' extent tells."""
+    height = term.observed.amax(0) - term.observed.amin(0)
+    extent = term.mean[:, :2].amax(0) - term.mean[:, :2].amin(0)
+    focal = math.exp(prior.log_focal)
+    distance = focal * float(extent.norm() / height.norm().clamp(min=1e-6))
+    offset = (term.observed.mean(0) - prior.principal_point) * distance / focal
+    translation = torch.stack([offset[0], -offset[1], torch.tensor(-distance, dtype=torch.float64)])
+    double = {"dtype": torch.float64, "device": model.device}
+    return FaceState(
+        shape=torch.zeros(model.shape_size, **double),
+        expression=torch.zeros(model.expression_size, **double),
+        albedo=torch.zeros(model.albedo_size, **double),
+        lighting=ambient_lighting(1.0, dtype=torch.float64).to(model.device),
+        rotation=torch.eye(3, **double),
+        translation=translation,
+        log_focal=torch.tensor(prior.log_focal, **double),
+    )
+
+
+def fit_landmarks(model: FaceModel, term: LandmarkTerm, prior: CameraPrior) -> FaceState:
+    """Theta (without albedo and lighting) that is most probable given the landmarks.
+
+    Raises:
+        FitError: the landmarks admit no face in front of the camera.
+    """
+    state = initial_state(model, term, prior)
+    geometry = model.shape_size + model.expression_size
+    for iteration in range(_ITERATIONS):
+        matrix, right, _ = term.normal_equations(state, prior)
+        hold = _HOLD if iteration < _POSE_ITERATIONS else 1.0
+        add_prior(matrix, right, state, prior, hold)
+        # A little damping keeps the turn bounded while the face is still far off.
+        turn = torch.arange(geometry, geometry + 3)
+        matrix[turn, turn] += 0.1
+        step = torch.linalg.solve(matrix, right)
+        state = state.moved(step[:geometry], step[geometry:]).bounded(model)
+        if not torch.isfinite(step).all() or state.translation[2] > -1:
+            raise FitError("no face position explains the landmarks", "check the landmarks, or give your own with --landmarks-file")
+    return state
+
+
+def add_prior(
+    matrix: Float[Tensor, "n n"], right: Float[Tensor, "n"], state: FaceState, prior: CameraPrior, hold: float = 1.0
+) -> None:
+    """Adds the regulariser of shape and expression and the focal length's prior to normal equations, in place."""
+    coefficients = torch.cat([state.shape, state.expression])
+    count = len(coefficients)
+    index = torch.arange(count)
+    matrix[index, index] += hold
+    right[:count] -= hold * coefficients
+    weight = hold / prior.log_focal_spread**2
+    matrix[count + POSE_SIZE - 1, count + POSE_SIZE - 1] += weight
+    right[count + POSE_SIZE - 1] -= weight * (float(state.log_focal) - prior.log_focal)

@@ -1,0 +1,212 @@
+"""The M-step: Gauss-Newton on the colours of the inlier pixels, the landmarks and the prior (eq 5, 7 and the regulariser)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from focus_backend.photo import FaceCrop
+from focus_backend.reconstruction.landmark_fit import LandmarkTerm, add_prior
+from focus_backend.reconstruction.pixels import (
+    PixelTables,
+    Prediction,
+    VisiblePixels,
+    appearance_jacobian,
+    geometry_jacobian,
+    image_gradient,
+    predict,
+    visible_pixels,
+)
+from focus_backend.reconstruction.state import LIGHTING_SIZE, POSE_SIZE, CameraPrior, FaceState
+from focus_backend.rendering import Camera
+
+# Neighbouring pixels err together (shadows, gloss, wrinkles): one independent colour measurement to so many square millimetres.
+INDEPENDENT_AREA = 400.0
+LEAST_NOISE = 0.04
+# Spread of lighting coefficients relative to the ambient one, by band, for the mean of the channels and for their differences. Light that
+# is coloured from one side only is rare; without this prior a green scarf is explained by green light from below.
+LIGHTING_SPREAD = (3.0, 0.5, 0.25)
+LIGHTING_TINT_SPREAD = (0.2, 0.06, 0.04)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A crop of the photo at one resolution of the fit.
+
+    Attributes:
+        pixels: sRGB-encoded, slightly blurred.
+        gradient: by column and by row, per pixel.
+        is_inside: pixels that lie in the photo.
+        scale, offset: crop pixel = scale * photo pixel + offset.
+    """
+
+    pixels: Float[Tensor, "size size 3"]
+    gradient: Float[Tensor, "size size 3 2"]
+    is_inside: Tensor
+    scale: float
+    offset: tuple[float, float]
+
+    @property
+    def size(self) -> int:
+        """Pixels along a side."""
+        return len(self.pixels)
+
+    def camera(self, state: FaceState, prior: CameraPrior) -> Camera:
+        """The state's camera on this picture's pixels."""
+        return state.camera(prior.principal_point, 1, 1).resized(self.size, self.size, self.scale, self.offset)
+
+
+def picture_of(crop: FaceCrop, blur: float, device: torch.device | str = "cpu") -> Picture:
+    """The crop as the fit sees it, blurred by `blur` pixels so that the gradient reaches beyond one pixel."""
+    pixels = crop.pixels.astype(np.float32) / 255
+    if blur > 0:
+        pixels = cv2.GaussianBlur(pixels, (0, 0), blur)
+    scale = 1.0 / crop.scale
+    offset = tuple(float(value) for value in -crop.crop_to_photo[:, 2] * scale)
+    gradient = image_gradient(pixels)
+    inside = torch.from_numpy(crop.is_inside)
+    return Picture(torch.from_numpy(pixels).to(device), gradient.to(device), inside.to(device), scale, (offset[0], offset[1]))
+
+
+@dataclass(frozen=True)
+class View:
+    """A state seen on a picture: visible pixels, prediction and residual.
+
+    Attributes:
+        vertices: model space, mm.
+        pixels: what is visible.
+        prediction: the model's colours there.
+        residual: photo minus prediction.
+        pixel_area: square millimetres of the image plane, at the face's distance, in one pixel.
+    """
+
+    vertices: Float[Tensor, "vertices 3"]
+    normals: Float[Tensor, "vertices 3"]
+    normal_slope: Float[Tensor, "vertices 3 geometry"]
+    pixels: VisiblePixels
+    prediction: Prediction
+    residual: Float[Tensor, "pixels 3"]
+    pixel_area: float
+
+
+def view(tables: PixelTables, state: FaceState, picture: Picture, prior: CameraPrior) -> View:
+    """What the state predicts on a picture."""
+    camera = picture.camera(state, prior)
+    vertices = tables.model.decode_shape(state.shape.float(), state.expression.float())
+    pixels = visible_pixels(tables, vertices, camera)
+    inside = picture.is_inside[pixels.rows, pixels.columns]
+    pixels = pixels.chosen(inside)
+    normals, slope = tables.normals_with_slope(vertices)
+    prediction = predict(tables, state, pixels, normals)
+    residual = picture.pixels[pixels.rows, pixels.columns] - prediction.colour
+    area = float(state.translation[2] / camera.focal_length) ** 2
+    return View(vertices, normals, slope, pixels, prediction, residual, area)
+
+
+def noise_level(residual: Float[Tensor, "pixels 3"], inlier: Float[Tensor, "pixels"]) -> float:
+    """Standard deviation of the inliers' residuals, from their weighted median."""
+    size = residual.abs().mean(-1)
+    order = size.argsort()
+    cumulative = inlier[order].cumsum(0)
+    if float(cumulative[-1]) <= 0:
+        return LEAST_NOISE
+    middle = int(torch.searchsorted(cumulative, 0.5 * cumulative[-1]))
+    # The mean of three absolute normal deviates has a median of about 0.78 of the standard deviation.
+    return max(LEAST_NOISE, float(size[order[min(middle, len(order) - 1)]]) / 0.78)
+
+
+def solve_appearance(tables: PixelTables, state: FaceState, seen: View, inlier: Float[Tensor, "pixels"], noise: float) -> FaceState:
+    """One step on albedo and lighting only."""
+    jacobian = appearance_jacobian(tables, seen.pixels, seen.prediction)
+    matrix, right = _normal_equations(jacobian, seen, inlier, noise)
+    albedo = len(state.albedo)
+    _add_appearance_prior(matrix, right, state)
+    step = torch.linalg.solve(matrix, right)
+    zero = step.new_zeros(tables.geometry_size), step.new_zeros(POSE_SIZE)
+    return state.moved(*zero, step[:albedo], step[albedo:])
+
+
+def solve_all(
+    tables: PixelTables,
+    state: FaceState,
+    seen: View,
+    inlier: Float[Tensor, "pixels"],
+    noise: float,
+    picture: Picture,
+    prior: CameraPrior,
+    landmarks: LandmarkTerm,
+) -> FaceState:
+    """One step on everything: shape, expression, pose, focal length, albedo and lighting."""
+    camera = picture.camera(state, prior)
+    gradient = picture.gradient[seen.pixels.rows, seen.pixels.columns]
+    geometry = geometry_jacobian(
+        tables, state, seen.vertices, seen.pixels, seen.prediction, gradient, camera, seen.normals, seen.normal_slope
+    )
+    # The residual falls as the prediction rises, so the two halves have opposite signs.
+    jacobian = torch.cat([-geometry, appearance_jacobian(tables, seen.pixels, seen.prediction)], -1)
+    matrix, right = _normal_equations(jacobian, seen, inlier, noise)
+    count = tables.geometry_size + POSE_SIZE
+    landmark_matrix, landmark_right, _ = landmarks.normal_equations(state, prior)
+    matrix[:count, :count] += landmark_matrix
+    right[:count] += landmark_right
+    add_prior(matrix[:count, :count], right[:count], state, prior)
+    _add_appearance_prior(matrix[count:, count:], right[count:], state)
+    step = torch.linalg.solve(matrix, right)
+    size = tables.geometry_size
+    albedo = count + len(state.albedo)
+    return state.moved(step[:size], step[size:count], step[count:albedo], step[albedo:]).bounded(tables.model)
+
+
+def _normal_equations(
+    jacobian: Float[Tensor, "pixels 3 n"], seen: View, inlier: Float[Tensor, "pixels"], noise: float
+) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n"]]:
+    """Gauss-Newton matrix and right-hand side, float64, of the weighted colour residuals (Student's t against what the mask missed)."""
+    distance = seen.residual.square().sum(-1) / noise**2
+    robust = 1 / (1 + distance / 9)
+    weight = inlier * robust * min(1.0, seen.pixel_area / INDEPENDENT_AREA) / noise**2
+    root = weight.sqrt()[:, None]
+    rows = (jacobian * root[..., None]).flatten(0, 1)
+    values = (seen.residual * root).flatten()
+    return (rows.T @ rows).double(), (rows.T @ values).double()
+
+
+def _add_appearance_prior(matrix: Float[Tensor, "n n"], right: Float[Tensor, "n"], state: FaceState) -> None:
+    """Adds the regulariser of albedo and the prior of lighting to normal equations, in place."""
+    albedo = len(state.albedo)
+    index = torch.arange(albedo)
+    matrix[index, index] += 1
+    right[:albedo] -= state.albedo
+    precision, deviation = _lighting_deviation(state)
+    matrix[albedo : albedo + LIGHTING_SIZE, albedo : albedo + LIGHTING_SIZE] += precision.to(matrix.device)
+    right[albedo:] -= (precision @ deviation).to(right.device)
+
+
+def _lighting_deviation(state: FaceState) -> tuple[Float[Tensor, "27 27"], Float[Tensor, "27"]]:
+    """Inverse covariance of the lighting and its distance from plain grey ambient light."""
+    ambient = state.lighting[0].mean().cpu()
+    deviation = state.lighting.cpu().clone()
+    deviation[0] -= ambient
+    return lighting_precision(float(ambient)), deviation.flatten()
+
+
+def log_appearance_prior(state: FaceState) -> float:
+    """Log prior, up to a constant, of albedo and lighting."""
+    precision, deviation = _lighting_deviation(state)
+    return -0.5 * float(state.albedo.square().sum()) - 0.5 * float(deviation @ precision @ deviation)
+
+
+def lighting_precision(ambient: float) -> Float[Tensor, "27 27"]:
+    """Inverse covariance of the lighting coefficients for an ambient coefficient of `ambient`."""
+    ambient = max(abs(ambient), 0.05)
+    mean = torch.full((3, 3), 1 / 3, dtype=torch.float64)
+    tint = torch.eye(3, dtype=torch.float64) - mean
+    blocks = []
+    for band, count in enumerate((1, 3, 5)):
+        block = mean / (LIGHTING_SPREAD[band] * ambient) ** 2 + tint / (LIGHTING_TINT_SPREAD[band] * ambient) ** 2
+        blocks += [block] * count
+    return torch.block_diag(*blocks)

@@ -1,0 +1,81 @@
+"""Theta of one face while it is being fitted, and how a solver's step changes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from focus_backend.morphable.face_model import FaceModel
+from focus_backend.rendering import Camera, rotation_from_axis_angle
+
+POSE_SIZE = 7  # rotation 3, translation 3, log focal length 1
+LIGHTING_SIZE = 27
+
+
+@dataclass(frozen=True)
+class FaceState:
+    """Theta (FOCUS.md, "Parameters theta"), float64, not batched.
+
+    Attributes:
+        shape, expression, albedo: coefficients in standard deviations.
+        lighting: spherical harmonics x RGB, camera space.
+        rotation: model space to camera space.
+        translation: mm.
+        log_focal: natural logarithm of the focal length in photo pixels.
+    """
+
+    shape: Float[Tensor, "shape"]
+    expression: Float[Tensor, "expression"]
+    albedo: Float[Tensor, "albedo"]
+    lighting: Float[Tensor, "9 3"]
+    rotation: Float[Tensor, "3 3"]
+    translation: Float[Tensor, "3"]
+    log_focal: Float[Tensor, ""]
+
+    def camera(self, principal_point: Float[Tensor, "2"], width: int, height: int) -> Camera:
+        """The camera in photo pixels, float32."""
+        values = (self.rotation, self.translation, self.log_focal.exp(), principal_point)
+        return Camera(*(value.float() for value in values), width, height)
+
+    def moved(
+        self,
+        geometry: Float[Tensor, "geometry"],
+        pose: Float[Tensor, "7"],
+        albedo: Float[Tensor, "albedo"] | None = None,
+        lighting: Float[Tensor, "27"] | None = None,
+    ) -> FaceState:
+        """The state after a step: geometry is shape then expression; the rotation is turned in camera space."""
+        size = len(self.shape)
+        return dataclasses.replace(
+            self,
+            shape=self.shape + geometry[:size],
+            expression=self.expression + geometry[size:],
+            albedo=self.albedo if albedo is None else self.albedo + albedo,
+            lighting=self.lighting if lighting is None else self.lighting + lighting.view(9, 3),
+            rotation=rotation_from_axis_angle(pose[:3]) @ self.rotation,
+            translation=self.translation + pose[3:6],
+            log_focal=self.log_focal + pose[6],
+        )
+
+    def bounded(self, model: FaceModel) -> FaceState:
+        """The state with every expression within what faces can do."""
+        activation = (self.expression * model.expression_scale.double()).clamp(-0.15, 1.1)
+        return dataclasses.replace(self, expression=activation / model.expression_scale.double())
+
+
+@dataclass(frozen=True)
+class CameraPrior:
+    """What is known of the camera before the face is looked at.
+
+    Attributes:
+        principal_point: photo pixels.
+        log_focal: expected logarithm of the focal length in photo pixels.
+        log_focal_spread: its standard deviation.
+    """
+
+    principal_point: Float[Tensor, "2"]
+    log_focal: float
+    log_focal_spread: float

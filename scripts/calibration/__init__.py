@@ -1,0 +1,1 @@
+"""Steps of `scripts/calibrate_population.py` and of `scripts/compare_population.py`."""

@@ -1,0 +1,33 @@
+"""Sets up `.venv` and checks everything: lint, format, types, tests. Arguments go to pytest: python scripts/test.py [-k NAME ...]"""
+
+from __future__ import annotations
+
+import sys
+
+from environment import prepare, run
+
+_CHECKS = (
+    ("Lint", ("-m", "ruff", "check", ".")),
+    ("Format", ("-m", "ruff", "format", "--check", ".")),
+    ("Types", ("-m", "mypy")),
+)
+
+
+def main() -> int:
+    """Runs the checks and returns 0 when all of them pass."""
+    python = prepare(("dev",))
+    failed = []
+    # With arguments somebody looks for one test; the rest can wait.
+    for name, command in () if sys.argv[1:] else _CHECKS:
+        print(f"== {name}", flush=True)
+        if run(python, *command) != 0:
+            failed.append(name)
+    print("== Tests", flush=True)
+    if run(python, "-m", "pytest", *sys.argv[1:]) != 0:
+        failed.append("Tests")
+    print(f"Failed: {', '.join(failed)}" if failed else "All checks passed.")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
