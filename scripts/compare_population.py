@@ -1,4 +1,4 @@
-"""Prints the model's and the scan statistics' measures as the table of docs/face-model.md: `python scripts/compare_population.py STATISTICS.npz`."""
+"""Prints measures of the model and of scan statistics, for docs/face-model.md: `python scripts/compare_population.py STATISTICS.npz`."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from focus_backend.rendering import Camera, ambient_lighting, render, rotation_f
 
 # Part of the key of cached calibrations: raise it when anything here changes the result.
 CALIBRATION_VERSION = "1"
+PICTURES = 600
 _PIXELS = 384
 _LEAST_PICTURES = 40
 # Beyond this root mean square (mm) the detector looked at something else than the face.
@@ -81,7 +82,7 @@ class Portrait:
 
 
 def calibrate(
-    model: FaceModel, detector: LandmarkDetector, pictures: int = 600, progress: Callable[[float], None] | None = None
+    model: FaceModel, detector: LandmarkDetector, pictures: int = PICTURES, progress: Callable[[float], None] | None = None
 ) -> DetectorCalibration:
     """Embedding and noise of a detector on a model, from `pictures` renders of random people (some 0.1 s each).
 
@@ -134,7 +135,8 @@ def random_portraits(model: FaceModel, count: int, seed: int = 0) -> Iterator[Po
     for _ in range(count):
         shape = torch.randn(model.shape_size, generator=random)
         expression = _random_expression(model, random)
-        albedo = torch.randn(model.albedo_size, generator=random).clamp(-2.5, 2.5)
+        # Not every mole: real skin is plainer than independent draws of all components.
+        albedo = 0.7 * torch.randn(model.albedo_size, generator=random).clamp(-2.5, 2.5)
         vertices, texture = model.decode(shape, expression, albedo)
         camera = _random_camera(model, random)
         background = torch.rand(3, generator=random).expand(1, _PIXELS, _PIXELS, 3)
@@ -155,7 +157,9 @@ def _random_expression(model: FaceModel, random: torch.Generator) -> Float[Tenso
     """A few expressions at a time, up to their full extent, both sides of the face mostly alike."""
     activation = torch.zeros(model.expression_size)
     names = {name: index for index, name in enumerate(model.expression_names)}
-    count = int(torch.randint(0, 7, (1,), generator=random))
+    # One in five is neutral, as people are in photos.
+    count = int(torch.randint(0, 7, (1,), generator=random)) if torch.rand((), generator=random) > 0.2 else 0
+    calm = 0.3 + 0.7 * float(torch.rand((), generator=random))
     for index in torch.randperm(model.expression_size, generator=random)[:count].tolist():
         strength, other = (torch.rand(2, generator=random) * torch.tensor([0.8, 0.5]) + torch.tensor([0.0, 0.7])).tolist()
         activation[index] = strength
@@ -164,7 +168,7 @@ def _random_expression(model: FaceModel, random: torch.Generator) -> Float[Tenso
         # Jaw and gaze move to one side; everything else is mostly done with both.
         if twin in names and twin != name and not name.startswith(("jaw", "eyeLook", "mouthLeft", "mouthRight")):
             activation[names[twin]] = strength * other
-    return activation.clamp(0, 1) / model.expression_scale
+    return (calm * activation).clamp(0, 1) / model.expression_scale
 
 
 def _random_camera(model: FaceModel, random: torch.Generator) -> Camera:

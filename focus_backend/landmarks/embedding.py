@@ -52,7 +52,7 @@ class Embedding:
 
 
 def embed(model: FaceModel, detector: LandmarkDetector, people: int = PEOPLE) -> Embedding:
-    """Places a detector's points on a model, from pictures of its mean head and of random people. Some seconds; see `embedding_for`.
+    """Places a detector's points on a model, from pictures of its mean head and of random people. Some seconds.
 
     Raises:
         LandmarkError: the detector sees no face in the model's renders.

@@ -13,7 +13,7 @@ from focus_backend.morphable.measures import face_width, point_measures
 if TYPE_CHECKING:
     from focus_backend.morphable.anny_source import AnnyHead
 
-# Measures, mm, four standard deviations below the smallest and above the largest mean of the groups listed in docs/face-model.md.
+# Measures, mm: at least four standard deviations below the smallest and above the largest mean of the groups in docs/face-model.md.
 PLAUSIBLE_MEASURES = {
     "zy-zy": (109.0, 171.0),
     "n-gn": (92.0, 148.0),

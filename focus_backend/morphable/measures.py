@@ -23,12 +23,12 @@ SPANS = {
 }
 
 
-def point_measures(landmarks: Float[ndarray, "*batch 68 3"]) -> dict[str, Float[ndarray, "*batch"]]:
+def point_measures(landmarks: Float[ndarray, "people 68 3"]) -> dict[str, Float[ndarray, "people"]]:
     """Distances between anthropometric points, mm: face height n-gn, nose height n-sn, eyes, mouth width and lip height."""
-    return {name: np.linalg.norm(landmarks[..., a, :] - landmarks[..., b, :], axis=-1) for name, (a, b) in SPANS.items()}
+    return {name: np.linalg.norm(landmarks[:, a] - landmarks[:, b], axis=-1) for name, (a, b) in SPANS.items()}
 
 
-def face_width(vertices: Float[ndarray, "*batch v 3"], landmarks: Float[ndarray, "*batch 68 3"]) -> Float[ndarray, "*batch"]:
+def face_width(vertices: Float[ndarray, "people v 3"], landmarks: Float[ndarray, "people 68 3"]) -> Float[ndarray, "people"]:
     """zy-zy: the greatest width of the skin over the cheekbones, between the heights of eyes and nose and in front of the ears, mm.
 
     Args:
@@ -44,7 +44,7 @@ def face_width(vertices: Float[ndarray, "*batch v 3"], landmarks: Float[ndarray,
     return x.max(-1) - x.min(-1)
 
 
-def nose_width(vertices: Float[ndarray, "*batch v 3"], landmarks: Float[ndarray, "*batch 68 3"]) -> Float[ndarray, "*batch"]:
+def nose_width(vertices: Float[ndarray, "people v 3"], landmarks: Float[ndarray, "people 68 3"]) -> Float[ndarray, "people"]:
     """al-al: the greatest width of the nose in front of the folds beside it, mm; arguments as for `face_width`."""
     tip, base = landmarks[..., 30, :], landmarks[..., SUBNASALE, :]
     y, z = vertices[..., 1], vertices[..., 2]

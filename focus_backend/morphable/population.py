@@ -100,7 +100,7 @@ def sample_shapes(head: AnnyHead, calibration: Calibration, count: int, componen
     """
     people, drawn = sample_people(head, calibration, count, random)
     aligned, mean = align(people, head.vertices, calibration.face_vertices, head.mirror)
-    basis, explained = principal_components(aligned - mean, head, calibration.face_vertices, components, random)
+    basis, explained = principal_components(aligned - mean.astype(np.float32), head, calibration.face_vertices, components, random)
     origin = (mean[head.left_eye].mean(0) + mean[head.right_eye].mean(0)) / 2
     return ShapeComponents(mean - origin, basis, explained, drawn, count)
 

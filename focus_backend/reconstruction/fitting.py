@@ -6,28 +6,53 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from focus_backend.landmarks.calibration import LandmarkNoise
+from focus_backend.morphable.face_model import FaceModel
 from focus_backend.photo import FaceCrop, crop_face
 from focus_backend.reconstruction.landmark_fit import LandmarkTerm
-from focus_backend.reconstruction.outliers import Evidence, inlier_probability, log_evidence
-from focus_backend.reconstruction.photometric_fit import Picture, View, log_appearance_prior, noise_level, picture_of, solve_all, solve_appearance, view
+from focus_backend.reconstruction.outliers import ColourNoise, Evidence, colour_noise, inlier_probability, log_evidence
+from focus_backend.reconstruction.photometric_fit import (
+    Picture,
+    View,
+    log_appearance_prior,
+    noise_level,
+    picture_of,
+    solve_all,
+    solve_appearance,
+    view,
+)
 from focus_backend.reconstruction.pixels import PixelTables
-from focus_backend.rendering import ambient_lighting, decode_srgb
 from focus_backend.reconstruction.state import CameraPrior, FaceState
+from focus_backend.rendering import ambient_lighting, decode_srgb
 
 # The crop is the landmarks' extent with room for hair and background, which teach what outliers look like.
 CROP_MARGIN = 0.35
-COARSE, FINE = 96, 160
-MASK_SIZE = 288
-BLUR = 1.0
+COARSE, FINE, MASK = 96, 160, 288
+COARSE_ROUNDS, FINE_ROUNDS = 4, 3
+BLUR, MASK_BLUR = 1.0, 0.5
 # Square millimetres that count as one observation when trials are compared.
 TRIAL_AREA = 150.0
+LEAST_PART = 0.25
+# Trials must not take back at once what they started without.
+TRIAL_LOG_ODDS = -1.0
+# A trial believes its first mask until albedo and lighting have settled on it.
+TRIAL_HELD_ROUNDS, TRIAL_ROUNDS = 3, 4
+# Standard deviation, mm, that a landmark under an outlier has beyond the detector's own.
+HIDDEN_LANDMARK_NOISE = 6.0
+# Share of landmarks under outliers from which their noise is looked at again.
+HIDDEN_SHARE = 0.015
+# How much less all landmarks are trusted, for each unit of the hidden share, and at most.
+OCCLUDED_INFLATION, LARGEST_INFLATION = 40.0, 8.0
 # A face whose inliers differ from the model by more than this was not understood.
 POOR_NOISE = 0.12
+
+Mask = Float[np.ndarray, "size size"]
 
 
 @dataclass(frozen=True)
@@ -44,25 +69,15 @@ class Fit:
 
     state: FaceState
     inlier: Float[np.ndarray, "size size"]
-    region: np.ndarray
+    region: Bool[np.ndarray, "size size"]
     crop: FaceCrop
     noise: float
 
 
-@dataclass(frozen=True)
-class _Masked:
-    """A view with its current mask."""
-
-    seen: View
-    inlier: Float[Tensor, "pixels"]
-    noise: float
-    mask: Float[np.ndarray, "size size"]
-
-
 class FaceFitter:
-    """Fits faces of one model; reusable, holds no state of a photo."""
+    """Fits faces of one model; reusable, holds nothing of a photo."""
 
-    def __init__(self, model) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, model: FaceModel) -> None:
         self.tables = PixelTables(model)
 
     def fit(
@@ -70,116 +85,129 @@ class FaceFitter:
         photo: UInt8[np.ndarray, "height width 3"],
         start: FaceState,
         landmarks: LandmarkTerm,
+        noise: LandmarkNoise,
         prior: CameraPrior,
         report: Callable[[float], None] = lambda fraction: None,
     ) -> Fit:
-        """Theta and mask of the face whose landmark fit is `start`."""
+        """Theta and mask of the face whose landmark fit is `start`.
+
+        Raises:
+            FitError: nothing of the face is visible.
+        """
         points = landmarks.observed.cpu().numpy()
-        low, high = points.min(0), points.max(0)
-        centre, side = (low + high) / 2, float((high - low).max()) * (1 + 2 * CROP_MARGIN)
+        centre = (points.min(0) + points.max(0)) / 2
+        side = float(np.ptp(points, axis=0).max()) * (1 + 2 * CROP_MARGIN)
 
         def crop(size: int) -> FaceCrop:
             return crop_face(photo, (float(centre[0]), float(centre[1])), side, size)
 
-        coarse = picture_of(crop(COARSE), BLUR)
-        state, mask = self._appearance(start, coarse, prior)
-        for _ in range(4):
-            state, mask = self._round(state, coarse, prior, landmarks, mask)
-        fine = picture_of(crop(FINE), BLUR)
-        mask = None
-        for _ in range(3):
-            state, mask = self._round(state, fine, prior, landmarks, mask)
-        last = crop(MASK_SIZE)
-        seen = self._masked(state, picture_of(last, 0.5), prior, None, rounds=3)
-        return Fit(state, seen.mask, self._region(seen.seen, MASK_SIZE), last, seen.noise)
+        picture = picture_of(crop(COARSE), BLUR)
+        state, mask = self._light(start, picture, prior)
+        report(0.3)
+        landmarks = _without_hidden(landmarks, noise, picture, mask)
+        for _ in range(COARSE_ROUNDS):
+            state, mask = self._round(state, picture, prior, landmarks, mask)
+        report(0.5)
+        picture = picture_of(crop(FINE), BLUR)
+        mask = cv2.resize(mask, (FINE, FINE), interpolation=cv2.INTER_LINEAR)
+        for step in range(FINE_ROUNDS):
+            state, mask = self._round(state, picture, prior, landmarks, mask)
+            report(0.6 + 0.3 * step / FINE_ROUNDS)
+        return self._finish(state, crop(MASK), prior, mask)
 
-    def _appearance(self, state: FaceState, picture: Picture, prior: CameraPrior) -> tuple[FaceState, np.ndarray]:
-        """Albedo and lighting under a mask that starts from whole regions of the face; the start that explains most wins."""
-        best: tuple[float, FaceState, np.ndarray] | None = None
-        for trial in _trials(self._start(state, picture, prior)):
-            tried, mask = self._lit(state, trial, picture, prior), trial
-            for _ in range(4):
-                seen = view(self.tables, tried, picture, prior)
-                inlier = torch.from_numpy(mask)[seen.pixels.rows, seen.pixels.columns]
-                noise = noise_level(seen.residual, inlier)
-                tried = solve_appearance(self.tables, tried, seen, inlier, noise)
-                seen = view(self.tables, tried, picture, prior)
-                noise = noise_level(seen.residual, inlier)
-                mask = self._expect(seen, picture, noise, mask)
-            score = self._score(tried, seen, picture, mask)
-            if best is None or score > best[0]:
-                best = score, tried, mask
-        assert best is not None
-        return best[1], best[2]
+    def _light(self, state: FaceState, picture: Picture, prior: CameraPrior) -> tuple[FaceState, Mask]:
+        """Albedo, lighting and mask for the landmark fit's geometry: EM from several first masks, of which the most probable end wins."""
+        seen = view(self.tables, state, picture, prior)
+        ends = [self._light_from(state, seen, picture, first) for first in _first_masks(seen, picture.size)]
+        return max(ends, key=lambda end: end[0])[1:]
 
-    def _score(self, state: FaceState, seen: View, picture: Picture, mask: np.ndarray) -> float:
-        """Log probability of a trial: its mask's colours, and how plausible the albedo and lighting are that it needs."""
+    def _light_from(self, state: FaceState, seen: View, picture: Picture, mask: Mask) -> tuple[float, FaceState, Mask]:
+        """Log probability, state and mask at the end of an EM for albedo and lighting."""
+        rows, columns = seen.pixels.rows, seen.pixels.columns
+        state = dataclasses.replace(state, lighting=_first_light(seen, torch.from_numpy(mask)[rows, columns]))
+        seen = seen.relit(self.tables, state)
+        for step in range(TRIAL_HELD_ROUNDS + TRIAL_ROUNDS):
+            inlier = torch.from_numpy(mask)[rows, columns]
+            state = solve_appearance(self.tables, state, seen, inlier, noise_level(seen.residual, inlier))
+            seen = seen.relit(self.tables, state)
+            if step >= TRIAL_HELD_ROUNDS - 1:
+                mask = inlier_probability(_evidence(seen, picture), _colour_noise(seen, inlier), mask, TRIAL_LOG_ODDS)
         area = len(seen.pixels) * seen.pixel_area
-        data = log_evidence(self._evidence(seen, picture), mask) * area / TRIAL_AREA
-        return data + log_appearance_prior(state)
+        data = log_evidence(_evidence(seen, picture), mask) * area / TRIAL_AREA
+        return data + log_appearance_prior(state), state, mask
 
-    def _lit(self, state: FaceState, mask: np.ndarray, picture: Picture, prior: CameraPrior) -> FaceState:
-        """The state with ambient light that makes the model as bright as the photo inside a mask."""
-        seen = view(self.tables, state, picture, prior)
-        rows, columns = seen.pixels.rows, seen.pixels.columns
-        chosen = torch.from_numpy(mask)[rows, columns] > 0.5
-        photo = decode_srgb(picture.pixels[rows, columns][chosen]).mean(-1).median()
-        albedo = seen.prediction.albedo[chosen].mean(-1).median()
-        lighting = ambient_lighting(max(0.02, float(photo / albedo.clamp(min=0.01))), dtype=torch.float64)
-        return dataclasses.replace(state, lighting=lighting)
-
-    def _start(self, state: FaceState, picture: Picture, prior: CameraPrior) -> View:
-        return view(self.tables, state, picture, prior)
-
-    def _round(
-        self, state: FaceState, picture: Picture, prior: CameraPrior, landmarks: LandmarkTerm, mask: np.ndarray | None
-    ) -> tuple[FaceState, np.ndarray]:
+    def _round(self, state: FaceState, picture: Picture, prior: CameraPrior, landmarks: LandmarkTerm, mask: Mask) -> tuple[FaceState, Mask]:
         """One E-step and one M-step."""
-        masked = self._masked(state, picture, prior, mask)
-        state = solve_all(self.tables, state, masked.seen, masked.inlier, masked.noise, picture, prior, landmarks)
-        return state, masked.mask
-
-    def _masked(self, state: FaceState, picture: Picture, prior: CameraPrior, mask: np.ndarray | None, rounds: int = 1) -> _Masked:
         seen = view(self.tables, state, picture, prior)
-        rows, columns = seen.pixels.rows, seen.pixels.columns
-        for _ in range(rounds):
-            inlier = torch.ones(len(seen.pixels)) if mask is None else torch.from_numpy(mask)[rows, columns]
-            mask = self._expect(seen, picture, noise_level(seen.residual, inlier), mask)
-        inlier = torch.from_numpy(mask)[rows, columns]
-        return _Masked(seen, inlier, noise_level(seen.residual, inlier), mask)
+        mask, inlier, noise = _expect(seen, picture, mask)
+        return solve_all(self.tables, state, seen, inlier, noise, picture, prior, landmarks), mask
 
-    def _expect(self, seen: View, picture: Picture, noise: float, mask: np.ndarray | None) -> np.ndarray:
-        return inlier_probability(self._evidence(seen, picture), noise, mask)
-
-    def _evidence(self, seen: View, picture: Picture) -> Evidence:
-        size = picture.size
-        predicted = seen.pixels.scatter(seen.prediction.colour, size, size).numpy()
-        region = self._region(seen, size)
-        photo = picture.pixels.numpy()
-        surround = ~_grown(region, size // 12) & picture.is_inside.numpy()
-        # Below the chin comes the neck, which is skin.
-        surround[int(np.nonzero(region)[0].max(initial=0) * 0.75) :] = False
-        return Evidence(photo, predicted, region, surround)
-
-    def _region(self, seen: View, size: int) -> np.ndarray:
-        region = np.zeros((size, size), bool)
-        region[seen.pixels.rows.numpy(), seen.pixels.columns.numpy()] = True
-        return region
+    def _finish(self, state: FaceState, crop: FaceCrop, prior: CameraPrior, mask: Mask) -> Fit:
+        """The last E-steps, at full resolution."""
+        picture = picture_of(crop, MASK_BLUR)
+        seen = view(self.tables, state, picture, prior)
+        mask = cv2.resize(mask, (picture.size, picture.size), interpolation=cv2.INTER_LINEAR)
+        for _ in range(2):
+            mask, _, noise = _expect(seen, picture, mask)
+        return Fit(state, mask, _region(seen, picture.size), crop, noise)
 
 
-def _grown(region: np.ndarray, pixels: int) -> np.ndarray:
-    import cv2
+def _expect(seen: View, picture: Picture, mask: Mask) -> tuple[Mask, Float[Tensor, "pixels"], float]:
+    """The E-step: mask, its values at the visible pixels, and the noise of the inliers."""
+    rows, columns = seen.pixels.rows, seen.pixels.columns
+    noise = _colour_noise(seen, torch.from_numpy(mask)[rows, columns])
+    mask = inlier_probability(_evidence(seen, picture), noise, mask)
+    inlier = torch.from_numpy(mask)[rows, columns]
+    return mask, inlier, noise_level(seen.residual, inlier)
 
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
-    return cv2.dilate(region.astype(np.uint8), kernel) > 0
+
+def _colour_noise(seen: View, inlier: Float[Tensor, "pixels"]) -> ColourNoise:
+    return colour_noise(seen.residual.numpy(), inlier.numpy())
 
 
-def _trials(seen: View) -> list[np.ndarray]:
-    """First masks: the whole face, the part above the nose's middle, the part below the brows."""
-    size = int(max(seen.pixels.rows.max(), seen.pixels.columns.max())) + 1
-    size = COARSE
-    position = seen.pixels.interpolate(seen.vertices)
-    masks = []
-    for chosen in (position[:, 1] > -1e9, position[:, 1] > -20, position[:, 1] < 20):
-        masks.append(seen.pixels.scatter(chosen.float(), size, size).numpy())
-    return masks
+def _evidence(seen: View, picture: Picture) -> Evidence:
+    size = picture.size
+    region = _region(seen, size)
+    grown = cv2.dilate(region.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size // 6 + 1, size // 6 + 1))) > 0
+    surround = ~grown & picture.is_inside.numpy()
+    # Below the face comes the neck, which is skin.
+    surround[int(np.nonzero(region)[0].max() * 0.75) :] = False
+    predicted = seen.pixels.scatter(seen.prediction.colour, size, size).numpy()
+    return Evidence(picture.pixels.numpy(), predicted, region, surround)
+
+
+def _region(seen: View, size: int) -> Bool[np.ndarray, "size size"]:
+    region = np.zeros((size, size), bool)
+    region[seen.pixels.rows.numpy(), seen.pixels.columns.numpy()] = True
+    return region
+
+
+def _first_masks(seen: View, size: int) -> list[Mask]:
+    """The whole face, and the parts that a face mask, a fringe or a hand at one side leaves; mm of model space, 0 between the eyes."""
+    x, y, _ = seen.pixels.interpolate(seen.vertices).unbind(-1)
+    parts = (torch.ones_like(x, dtype=torch.bool), y > -20, y < 20, x > -5, x < 5)
+    # Of a side that is turned away too little is seen to start from.
+    parts = tuple(part for part in parts if part.float().mean() > LEAST_PART)
+    return [seen.pixels.scatter(part.float(), size, size).numpy() for part in parts]
+
+
+def _first_light(seen: View, inlier: Float[Tensor, "pixels"]) -> Float[Tensor, "9 3"]:
+    """Ambient light that makes the model as bright as the photo's inliers."""
+    chosen = inlier > 0.5 if bool((inlier > 0.5).any()) else torch.ones_like(inlier, dtype=torch.bool)
+    photo = decode_srgb(seen.colour[chosen]).mean(-1).median()
+    albedo = seen.prediction.albedo[chosen].mean(-1).median()
+    return ambient_lighting(max(0.02, float(photo / albedo.clamp(min=0.01))), dtype=torch.float64)
+
+
+def _without_hidden(term: LandmarkTerm, noise: LandmarkNoise, picture: Picture, mask: Mask) -> LandmarkTerm:
+    """The landmarks with less trust in those that lie under outliers; outside the region a mask says nothing."""
+    places = term.observed.cpu().numpy() * picture.scale + picture.offset
+    column, row = (np.clip(places[:, axis].astype(int), 0, picture.size - 1) for axis in (0, 1))
+    hidden = np.where(mask > 0, 1 - mask, 0)[row, column]
+    share = float(hidden.mean())
+    if share < HIDDEN_SHARE:
+        return term
+    extra = HIDDEN_LANDMARK_NOISE**2 * torch.from_numpy(hidden)
+    # A detector that an occluder confuses errs in the visible parts too.
+    inflation = term.inflation * min(1 + OCCLUDED_INFLATION * share, LARGEST_INFLATION)
+    return dataclasses.replace(term, precision=noise.precision(extra, inflation))

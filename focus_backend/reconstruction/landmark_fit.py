@@ -31,6 +31,7 @@ class LandmarkTerm:
         precision: inverse covariance of the errors in mm.
         mean: positions on the mean face, model space, mm.
         basis: offsets of one standard deviation of each shape and expression coefficient, mm.
+        inflation: how much larger than the detector's own the covariance was made.
     """
 
     observed: Float[Tensor, "points 2"]
@@ -38,6 +39,7 @@ class LandmarkTerm:
     precision: Float[Tensor, "coordinates coordinates"]
     mean: Float[Tensor, "points 3"]
     basis: Float[Tensor, "geometry points 3"]
+    inflation: float
 
     def normal_equations(
         self, state: FaceState, prior: CameraPrior
@@ -68,6 +70,7 @@ def landmark_term(
     observed: Float[Tensor, "points 2"],
     bias: Float[Tensor, "points 2"],
     precision: Float[Tensor, "coordinates coordinates"],
+    inflation: float = 1.0,
 ) -> LandmarkTerm:
     """Evidence from `observed` (photo pixels) positions of `points` of the model."""
     basis = torch.cat([model.shape_basis, model.expression_basis])
@@ -78,6 +81,7 @@ def landmark_term(
         precision.double(),
         points.on(model.mean_shape, triangles).double(),
         points.on(basis, triangles).double(),
+        inflation,
     )
 
 
@@ -149,9 +153,7 @@ def fit_landmarks(model: FaceModel, term: LandmarkTerm, prior: CameraPrior) -> F
     return state
 
 
-def add_prior(
-    matrix: Float[Tensor, "n n"], right: Float[Tensor, "n"], state: FaceState, prior: CameraPrior, hold: float = 1.0
-) -> None:
+def add_prior(matrix: Float[Tensor, "n n"], right: Float[Tensor, "n"], state: FaceState, prior: CameraPrior, hold: float = 1.0) -> None:
     """Adds the regulariser of shape and expression and the focal length's prior to normal equations, in place."""
     coefficients = torch.cat([state.shape, state.expression])
     count = len(coefficients)

@@ -14,14 +14,49 @@ from jaxtyping import Bool, Float
 
 # Half side of the window in which the model's colour may be found (eq 1): misaligned edges are not outliers.
 WINDOW = 2
-# The model cannot draw everything that belongs to a face; below this deviation nothing is called an outlier.
-LEAST_SPREAD = 0.05
+TRIAL_WINDOW = 1
+TRIAL_LOG_ODDS = 1.0
+# Bounds of the inliers' deviation. Shadows, gloss and wrinkles make skin darker or lighter than the model; its tint hardly changes.
+LIGHTNESS_SPREAD = (0.03, 0.05)
+TINT_SPREAD = (0.012, 0.025)
+# Orthonormal: lightness, red against blue, green against both.
+OPPONENT = np.array([[3**-0.5] * 3, [2**-0.5, 0.0, -(2**-0.5)], [6**-0.5, -2 * 6**-0.5, 6**-0.5]], np.float32)
 LARGEST_EVIDENCE = 6.0
 HISTOGRAM_BINS = 8
+LEAST_OUTLIERS = 30
 # Outliers may wear any colour, so that a colour's being common among them never outweighs a good match with the face.
 LARGEST_OUTLIER_DENSITY = 30.0
 # Before its colour is looked at a pixel of the region is face with these log odds.
-FACE_LOG_ODDS = 1.0
+FACE_LOG_ODDS = 0.0
+
+
+@dataclass(frozen=True)
+class ColourNoise:
+    """Standard deviation of inliers' colour residuals along one axis, sRGB-encoded: of lightness and of tint."""
+
+    lightness: float
+    tint: float
+
+    def whitening(self) -> Float[np.ndarray, "3 3"]:
+        """Turns colour differences into units of the (bounded) deviations."""
+        lightness, tint = np.clip(self.lightness, *LIGHTNESS_SPREAD), np.clip(self.tint, *TINT_SPREAD)
+        return OPPONENT / np.array([[lightness], [tint], [tint]], np.float32)
+
+
+def colour_noise(residual: Float[np.ndarray, "pixels 3"], inlier: Float[np.ndarray, "pixels"]) -> ColourNoise:
+    """The deviations of residuals, from weighted medians, so that outliers that the mask missed count little."""
+    opponent = np.abs(residual @ OPPONENT.T)
+    # Medians of |normal| and of the mean of two such are 0.67 and 0.77 standard deviations.
+    return ColourNoise(_weighted_median(opponent[:, 0], inlier) / 0.67, _weighted_median(opponent[:, 1:].mean(1), inlier) / 0.77)
+
+
+def _weighted_median(values: Float[np.ndarray, "n"], weights: Float[np.ndarray, "n"]) -> float:
+    order = np.argsort(values)
+    cumulative = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(cumulative, 0.5 * cumulative[-1]).clip(max=len(order) - 1)]])
+
+
+TRIAL_NOISE = ColourNoise(0.06, 0.02)
 
 
 @dataclass(frozen=True)
@@ -42,64 +77,77 @@ class Evidence:
 
 
 def inlier_probability(
-    evidence: Evidence, noise: float, previous: Float[np.ndarray, "height width"] | None = None, rounds: int = 6
+    evidence: Evidence,
+    noise: ColourNoise,
+    previous: Float[np.ndarray, "height width"] | None = None,
+    log_odds: float = FACE_LOG_ODDS,
+    rounds: int = 6,
 ) -> Float[np.ndarray, "height width"]:
     """Probability that each pixel of the region is face; 0 outside the region.
 
     Args:
         evidence: photo and prediction.
-        noise: standard deviation of the inliers' colour residuals.
+        noise: deviations of the inliers' colour residuals.
         previous: the last round's answer; its outliers teach what outliers look like.
+        log_odds: of face against outlier before a pixel's colour is looked at.
         rounds: of the mean-field solution of the random field.
     """
-    unary = _log_ratio(evidence, noise, previous)
+    unary = _log_ratio(evidence, noise, previous, log_odds)
     field = _mean_field(evidence, unary, rounds)
     return np.where(evidence.region, field, 0).astype(np.float32)
 
 
-def log_evidence(evidence: Evidence, mask: Float[np.ndarray, "height width"], spread: float = 0.04) -> float:
+def log_evidence(evidence: Evidence, mask: Float[np.ndarray, "height width"], noise: ColourNoise = TRIAL_NOISE) -> float:
     """Mean log likelihood of the region's colours, each pixel explained by the face or by the colours that the mask's outliers share.
 
-    A cloth of one colour explains itself well as an outlier; a face bent to look like it does not.
+    Both densities are per unit of the noise, so that a cloth of one colour explains itself as well as a face does, and better than a face
+    that is bent to look like it.
     """
     region = evidence.region
-    inlier = FACE_LOG_ODDS + _log_inlier_density(evidence, spread)
-    rejected = np.where(region, 1 - mask, 0).astype(np.float32)
-    outlier = np.log(0.05 + 0.95 * _colour_density(evidence.photo, rejected))
-    return float(np.logaddexp(inlier, outlier)[region].mean())
+    whitening = noise.whitening()
+    photo = evidence.photo @ whitening.T
+    distance = neighbour_distance(photo, evidence.predicted @ whitening.T, region, TRIAL_WINDOW)[region]
+    inlier = TRIAL_LOG_ODDS - 3.5 * np.log1p(distance / 4) - 1.5 * np.log(2 * np.pi)
+    colours = photo[region]
+    outlier = np.log(_histogram_density(colours - colours.min(0), 1 - mask[region]) + 1e-4)
+    return float(np.logaddexp(inlier, outlier).mean())
 
 
-def neighbour_distance(evidence: Evidence, window: int = WINDOW) -> Float[np.ndarray, "height width"]:
-    """Squared colour distance of each photo pixel to the nearest predicted colour in a window (eq 1, 12)."""
-    height, width = evidence.region.shape
-    predicted = np.where(evidence.region[..., None], evidence.predicted, 10.0).astype(np.float32)
-    padded = np.pad(predicted, ((window, window), (window, window), (0, 0)), constant_values=10.0)
+def neighbour_distance(
+    photo: Float[np.ndarray, "height width 3"],
+    predicted: Float[np.ndarray, "height width 3"],
+    region: Bool[np.ndarray, "height width"],
+    window: int = WINDOW,
+) -> Float[np.ndarray, "height width"]:
+    """Squared distance of each photo pixel to the nearest predicted colour of the region in a window (eq 1, 12)."""
+    height, width = region.shape
+    far = np.float32(1e3)
+    padded = np.pad(np.where(region[..., None], predicted, far), ((window, window), (window, window), (0, 0)), constant_values=far)
     best = np.full((height, width), np.inf, np.float32)
     for row in range(2 * window + 1):
         for column in range(2 * window + 1):
             shifted = padded[row : row + height, column : column + width]
-            np.minimum(best, ((evidence.photo - shifted) ** 2).sum(-1), out=best)
+            np.minimum(best, ((photo - shifted) ** 2).sum(-1), out=best)
     return best
 
 
 def _log_ratio(
-    evidence: Evidence, noise: float, previous: Float[np.ndarray, "height width"] | None
+    evidence: Evidence, noise: ColourNoise, previous: Float[np.ndarray, "height width"] | None, log_odds: float
 ) -> Float[np.ndarray, "height width"]:
     """Log likelihood ratio of face against outlier, bounded."""
-    inlier = _log_inlier_density(evidence, max(LEAST_SPREAD, 1.5 * noise))
+    inlier = _log_inlier_density(evidence, noise)
     outlier = np.log(_outlier_density(evidence, previous))
-    return np.clip(FACE_LOG_ODDS + inlier - outlier, -LARGEST_EVIDENCE, LARGEST_EVIDENCE).astype(np.float32)
+    return np.clip(log_odds + inlier - outlier, -LARGEST_EVIDENCE, LARGEST_EVIDENCE).astype(np.float32)
 
 
-def _log_inlier_density(evidence: Evidence, spread: float) -> Float[np.ndarray, "height width"]:
+def _log_inlier_density(evidence: Evidence, noise: ColourNoise) -> Float[np.ndarray, "height width"]:
     """Student's t with 4 degrees in 3 dimensions: normal near the centre, tolerant of gloss and shadow."""
-    distance = neighbour_distance(evidence)
-    return -3.5 * np.log1p(distance / (4 * spread**2)) - 3 * np.log(spread * np.sqrt(2 * np.pi))
+    whitening = noise.whitening()
+    distance = neighbour_distance(evidence.photo @ whitening.T, evidence.predicted @ whitening.T, evidence.region)
+    return -3.5 * np.log1p(distance / 4) + np.log(abs(np.linalg.det(whitening))) - 1.5 * np.log(2 * np.pi)
 
 
-def _outlier_density(
-    evidence: Evidence, previous: Float[np.ndarray, "height width"] | None
-) -> Float[np.ndarray, "height width"]:
+def _outlier_density(evidence: Evidence, previous: Float[np.ndarray, "height width"] | None) -> Float[np.ndarray, "height width"]:
     """Density of each pixel's colour among outliers: uniform, the surround and the previous outliers in equal parts."""
     weights = evidence.surround.astype(np.float32)
     parts = [np.ones(evidence.region.shape, np.float32), _colour_density(evidence.photo, weights)]
@@ -111,25 +159,33 @@ def _outlier_density(
 def _colour_density(
     photo: Float[np.ndarray, "height width 3"], weights: Float[np.ndarray, "height width"]
 ) -> Float[np.ndarray, "height width"]:
-    """Smoothed colour histogram of the weighted pixels, looked up at every pixel; 1 everywhere for too few pixels."""
-    total = float(weights.sum())
-    if total < 30:
+    """Density of each pixel's colour in the unit cube among the weighted pixels; 1 everywhere for too few of them."""
+    if weights.sum() < LEAST_OUTLIERS:
         return np.ones(weights.shape, np.float32)
-    bins = np.clip((photo * HISTOGRAM_BINS).astype(int), 0, HISTOGRAM_BINS - 1)
-    flat = (bins[..., 0] * HISTOGRAM_BINS + bins[..., 1]) * HISTOGRAM_BINS + bins[..., 2]
-    counts = np.bincount(flat.ravel(), weights.ravel(), HISTOGRAM_BINS**3).reshape((HISTOGRAM_BINS,) * 3)
+    density = _histogram_density(photo.reshape(-1, 3) * HISTOGRAM_BINS, weights.ravel())
+    return (density * HISTOGRAM_BINS**3).reshape(weights.shape)
+
+
+def _histogram_density(values: Float[np.ndarray, "n 3"], weights: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Density at each of the (non-negative) values, per unit volume, of the weighted values: a histogram of unit bins, smoothed once."""
+    bins = values.astype(np.int64)
+    shape = tuple(int(size) for size in bins.max(0) + 1)
+    flat = np.ravel_multi_index(tuple(bins.T), shape)
+    counts = np.bincount(flat, weights, int(np.prod(shape))).reshape(shape)
     for axis in range(3):
-        ends = np.take(counts, [0, -1], axis)
-        padded = np.concatenate([np.take(ends, [0], axis), counts, np.take(ends, [1], axis)], axis)
-        size = counts.shape[axis]
-        lower, middle, upper = (np.take(padded, np.arange(start, start + size), axis) for start in range(3))
-        counts = 0.25 * lower + 0.5 * middle + 0.25 * upper
-    return (counts / total * HISTOGRAM_BINS**3).astype(np.float32).ravel()[flat]
+        counts = _smoothed(counts, axis)
+    return (counts / max(1e-6, float(weights.sum()))).astype(np.float32).ravel()[flat]
 
 
-def _mean_field(
-    evidence: Evidence, unary: Float[np.ndarray, "height width"], rounds: int
-) -> Float[np.ndarray, "height width"]:
+def _smoothed(counts: Float[np.ndarray, "l m n"], axis: int) -> Float[np.ndarray, "l m n"]:
+    """Quarter, half, quarter along an axis; what would leave stays in the end bin."""
+    first, last = (np.take(counts, [end], axis) for end in (0, -1))
+    padded = np.concatenate([first, counts, last], axis)
+    lower, middle, upper = (np.take(padded, np.arange(start, start + counts.shape[axis]), axis) for start in range(3))
+    return 0.25 * lower + 0.5 * middle + 0.25 * upper
+
+
+def _mean_field(evidence: Evidence, unary: Float[np.ndarray, "height width"], rounds: int) -> Float[np.ndarray, "height width"]:
     """Probabilities under Potts links: strong between near pixels, and between pixels of like colour over a wider range."""
     region = evidence.region.astype(np.float32)
     guide = cv2.GaussianBlur(evidence.photo.astype(np.float32), (0, 0), 0.7)

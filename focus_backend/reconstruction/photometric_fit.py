@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
+from focus_backend.errors import FitError
 from focus_backend.photo import FaceCrop
 from focus_backend.reconstruction.landmark_fit import LandmarkTerm, add_prior
 from focus_backend.reconstruction.pixels import (
@@ -23,11 +25,16 @@ from focus_backend.reconstruction.pixels import (
     visible_pixels,
 )
 from focus_backend.reconstruction.state import LIGHTING_SIZE, POSE_SIZE, CameraPrior, FaceState
-from focus_backend.rendering import Camera
+from focus_backend.rendering import Camera, spherical_harmonics
+from focus_backend.rendering.normals import vertex_normals
 
 # Neighbouring pixels err together (shadows, gloss, wrinkles): one independent colour measurement to so many square millimetres.
-INDEPENDENT_AREA = 400.0
+INDEPENDENT_AREA = 1000.0
+# While the mask is still unknown the prior of skin and light must hold against whole regions that are not face.
+CAUTIOUS_AREA = 2500.0
 LEAST_NOISE = 0.04
+# Fewer visible pixels than this are no face.
+LEAST_PIXELS = 50
 # Spread of lighting coefficients relative to the ambient one, by band, for the mean of the channels and for their differences. Light that
 # is coloured from one side only is rare; without this prior a green scarf is explained by green light from below.
 LIGHTING_SPREAD = (3.0, 0.5, 0.25)
@@ -80,32 +87,47 @@ class View:
     Attributes:
         vertices: model space, mm.
         pixels: what is visible.
-        prediction: the model's colours there.
-        residual: photo minus prediction.
-        pixel_area: square millimetres of the image plane, at the face's distance, in one pixel.
+        harmonics: of the camera-space normals at the pixels.
+        colour: the photo's, sRGB-encoded.
+        prediction: the model's.
+        pixel_area: square millimetres, at the face's distance, in one pixel.
     """
 
     vertices: Float[Tensor, "vertices 3"]
-    normals: Float[Tensor, "vertices 3"]
-    normal_slope: Float[Tensor, "vertices 3 geometry"]
     pixels: VisiblePixels
+    harmonics: Float[Tensor, "pixels 9"]
+    colour: Float[Tensor, "pixels 3"]
     prediction: Prediction
-    residual: Float[Tensor, "pixels 3"]
     pixel_area: float
+
+    @property
+    def residual(self) -> Float[Tensor, "pixels 3"]:
+        """Photo minus prediction."""
+        return self.colour - self.prediction.colour
+
+    def relit(self, tables: PixelTables, state: FaceState) -> View:
+        """The same geometry with another state's albedo and lighting."""
+        return dataclasses.replace(self, prediction=predict(tables, state, self.pixels, self.harmonics))
 
 
 def view(tables: PixelTables, state: FaceState, picture: Picture, prior: CameraPrior) -> View:
-    """What the state predicts on a picture."""
+    """What the state predicts on a picture.
+
+    Raises:
+        FitError: nothing of the face is visible.
+    """
     camera = picture.camera(state, prior)
     vertices = tables.model.decode_shape(state.shape.float(), state.expression.float())
     pixels = visible_pixels(tables, vertices, camera)
-    inside = picture.is_inside[pixels.rows, pixels.columns]
-    pixels = pixels.chosen(inside)
-    normals, slope = tables.normals_with_slope(vertices)
-    prediction = predict(tables, state, pixels, normals)
-    residual = picture.pixels[pixels.rows, pixels.columns] - prediction.colour
+    pixels = pixels.chosen(picture.is_inside[pixels.rows, pixels.columns])
+    if len(pixels) < LEAST_PIXELS:
+        raise FitError("the face lies outside the photo or shows its back", "give landmarks yourself with --landmarks-file")
+    normals = pixels.interpolate(vertex_normals(vertices[None], tables.model.triangles)[0])
+    normals = torch.nn.functional.normalize(normals @ state.rotation.float().T, dim=-1)
+    harmonics = spherical_harmonics(normals)
+    colour = picture.pixels[pixels.rows, pixels.columns]
     area = float(state.translation[2] / camera.focal_length) ** 2
-    return View(vertices, normals, slope, pixels, prediction, residual, area)
+    return View(vertices, pixels, harmonics, colour, predict(tables, state, pixels, harmonics), area)
 
 
 def noise_level(residual: Float[Tensor, "pixels 3"], inlier: Float[Tensor, "pixels"]) -> float:
@@ -114,16 +136,16 @@ def noise_level(residual: Float[Tensor, "pixels 3"], inlier: Float[Tensor, "pixe
     order = size.argsort()
     cumulative = inlier[order].cumsum(0)
     if float(cumulative[-1]) <= 0:
-        return LEAST_NOISE
+        return 1.0
     middle = int(torch.searchsorted(cumulative, 0.5 * cumulative[-1]))
     # The mean of three absolute normal deviates has a median of about 0.78 of the standard deviation.
-    return max(LEAST_NOISE, float(size[order[min(middle, len(order) - 1)]]) / 0.78)
+    return float(size[order[min(middle, len(order) - 1)]]) / 0.78
 
 
 def solve_appearance(tables: PixelTables, state: FaceState, seen: View, inlier: Float[Tensor, "pixels"], noise: float) -> FaceState:
     """One step on albedo and lighting only."""
-    jacobian = appearance_jacobian(tables, seen.pixels, seen.prediction)
-    matrix, right = _normal_equations(jacobian, seen, inlier, noise)
+    jacobian = appearance_jacobian(tables, seen.pixels, seen.harmonics, seen.prediction)
+    matrix, right = _normal_equations(jacobian, seen, inlier, noise, CAUTIOUS_AREA)
     albedo = len(state.albedo)
     _add_appearance_prior(matrix, right, state)
     step = torch.linalg.solve(matrix, right)
@@ -144,12 +166,10 @@ def solve_all(
     """One step on everything: shape, expression, pose, focal length, albedo and lighting."""
     camera = picture.camera(state, prior)
     gradient = picture.gradient[seen.pixels.rows, seen.pixels.columns]
-    geometry = geometry_jacobian(
-        tables, state, seen.vertices, seen.pixels, seen.prediction, gradient, camera, seen.normals, seen.normal_slope
-    )
+    geometry = geometry_jacobian(tables, state, seen.vertices, seen.pixels, seen.prediction, gradient, camera)
     # The residual falls as the prediction rises, so the two halves have opposite signs.
-    jacobian = torch.cat([-geometry, appearance_jacobian(tables, seen.pixels, seen.prediction)], -1)
-    matrix, right = _normal_equations(jacobian, seen, inlier, noise)
+    jacobian = torch.cat([-geometry, appearance_jacobian(tables, seen.pixels, seen.harmonics, seen.prediction)], -1)
+    matrix, right = _normal_equations(jacobian, seen, inlier, noise, INDEPENDENT_AREA)
     count = tables.geometry_size + POSE_SIZE
     landmark_matrix, landmark_right, _ = landmarks.normal_equations(state, prior)
     matrix[:count, :count] += landmark_matrix
@@ -163,12 +183,13 @@ def solve_all(
 
 
 def _normal_equations(
-    jacobian: Float[Tensor, "pixels 3 n"], seen: View, inlier: Float[Tensor, "pixels"], noise: float
+    jacobian: Float[Tensor, "pixels 3 n"], seen: View, inlier: Float[Tensor, "pixels"], noise: float, independent_area: float
 ) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n"]]:
     """Gauss-Newton matrix and right-hand side, float64, of the weighted colour residuals (Student's t against what the mask missed)."""
+    noise = max(noise, LEAST_NOISE)
     distance = seen.residual.square().sum(-1) / noise**2
     robust = 1 / (1 + distance / 9)
-    weight = inlier * robust * min(1.0, seen.pixel_area / INDEPENDENT_AREA) / noise**2
+    weight = inlier * robust * min(1.0, seen.pixel_area / independent_area) / noise**2
     root = weight.sqrt()[:, None]
     rows = (jacobian * root[..., None]).flatten(0, 1)
     values = (seen.residual * root).flatten()

@@ -12,7 +12,7 @@ from torch import Tensor
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.reconstruction.landmark_fit import pose_jacobian, project_with_slope
 from focus_backend.reconstruction.state import FaceState
-from focus_backend.rendering import Camera, encode_srgb, rasterize_model, spherical_harmonics
+from focus_backend.rendering import Camera, encode_srgb, rasterize_model
 from focus_backend.rendering.camera import cross_matrix
 from focus_backend.rendering.lighting import SH_BAND1, SH_BAND2, SH_BAND2_XX_YY, SH_BAND2_ZZ, SRGB_GAMMA, SRGB_KNEE, SRGB_OFFSET, SRGB_SLOPE
 
@@ -60,6 +60,7 @@ class PixelTables:
         corners = vertices[self.normal_triangles]
         first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
         face = torch.linalg.cross(first, second)
+        # Of a cross product by each coefficient: (d first) x second + first x (d second).
         slope = cross_matrix(first) @ self._edge_basis[1] - cross_matrix(second) @ self._edge_basis[0]
         stacked = torch.cat([face[..., None], slope], -1).flatten(1)
         summed = torch.sparse.mm(self._to_vertices, stacked).unflatten(1, (3, -1))
@@ -142,36 +143,28 @@ class Prediction:
         colour: sRGB-encoded.
         shading: linear RGB.
         albedo: linear RGB.
-        harmonics: of the camera-space normals.
     """
 
     colour: Float[Tensor, "pixels 3"]
     shading: Float[Tensor, "pixels 3"]
     albedo: Float[Tensor, "pixels 3"]
-    harmonics: Float[Tensor, "pixels 9"]
 
 
-def predict(
-    tables: PixelTables, state: FaceState, pixels: VisiblePixels, normals: Float[Tensor, "vertices 3"]
-) -> Prediction:
-    """Colours of the pixels under a state; `normals` are the unit vertex normals in model space."""
-    normal = pixels.interpolate(normals) @ state.rotation.float().T
-    normal = torch.nn.functional.normalize(normal, dim=-1)
-    harmonics = spherical_harmonics(normal)
+def predict(tables: PixelTables, state: FaceState, pixels: VisiblePixels, harmonics: Float[Tensor, "pixels 9"]) -> Prediction:
+    """Colours of the pixels under a state's albedo and lighting."""
     shading = harmonics @ state.lighting.float()
     albedo = tables.texel_mean[pixels.texels] + tables.texel_basis[pixels.texels] @ state.albedo.float()
-    colour = encode_srgb((albedo * shading).clamp(min=_LEAST_RADIANCE))
-    return Prediction(colour, shading, albedo, harmonics)
+    return Prediction(encode_srgb((albedo * shading).clamp(min=_LEAST_RADIANCE)), shading, albedo)
 
 
 def appearance_jacobian(
-    tables: PixelTables, pixels: VisiblePixels, prediction: Prediction
+    tables: PixelTables, pixels: VisiblePixels, harmonics: Float[Tensor, "pixels 9"], prediction: Prediction
 ) -> Float[Tensor, "pixels 3 appearance"]:
     """Derivative of the predicted colours by albedo coefficients, then by the 27 of lighting."""
     gain = srgb_slope(prediction.albedo * prediction.shading)
     albedo = (gain * prediction.shading)[..., None] * tables.texel_basis[pixels.texels]
     channel = torch.diag_embed(gain * prediction.albedo)
-    lighting = (prediction.harmonics[:, None, :, None] * channel[:, :, None, :]).flatten(2)
+    lighting = (harmonics[:, None, :, None] * channel[:, :, None, :]).flatten(2)
     return torch.cat([albedo, lighting], -1)
 
 
@@ -190,14 +183,13 @@ def geometry_jacobian(
     prediction: Prediction,
     gradient: Float[Tensor, "pixels 3 2"],
     camera: Camera,
-    normals: Float[Tensor, "vertices 3"],
-    normal_slope: Float[Tensor, "vertices 3 geometry"],
 ) -> Float[Tensor, "pixels 3 geometry_and_pose"]:
     """Derivative of (photo - predicted colour) by shape and expression, then by the pose.
 
     The photo is sampled where the surface point projects to, hence its `gradient` (by column, by row); the shading turns with the normal.
     """
     rotation = state.rotation.float()
+    normals, normal_slope = tables.normals_with_slope(vertices)
     turned = pixels.interpolate(vertices) @ rotation.T
     position = turned + state.translation.float()
     screen, slope = project_with_slope(position, camera.focal_length, camera.principal_point)
@@ -236,5 +228,3 @@ def image_gradient(picture: Float[np.ndarray, "height width 3"]) -> Float[Tensor
 
     by_column, by_row = (cv2.Scharr(picture, cv2.CV_32F, *order) / 32 for order in ((1, 0), (0, 1)))
     return torch.from_numpy(np.stack([by_column, by_row], -1))
-
-

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from focus_backend.landmarks.mediapipe import MediaPipeDetector
+from spots import spotted_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,3 +24,9 @@ def astronaut() -> np.ndarray:
 def detector() -> MediaPipeDetector:
     """The default detector."""
     return MediaPipeDetector()
+
+
+@pytest.fixture(scope="session")
+def spotted(tiny_model):
+    """The tiny model with painted spots, and where those are (mm)."""
+    return spotted_model(tiny_model)

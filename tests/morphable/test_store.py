@@ -113,7 +113,7 @@ def test_missing_tensor(stored):
 def test_wrong_shape(stored):
     tensors = load_file(stored)
     tensors["albedo_mean"] = tensors["albedo_mean"][:-1].clone()
-    with pytest.raises(ModelError, match="albedo_basis .* has shape|albedo_mean .* has shape"):
+    with pytest.raises(ModelError, match=r"albedo_basis .* has shape|albedo_mean .* has shape"):
         load_model(rewritten(stored, tensors))
 
 
@@ -132,7 +132,7 @@ def test_index_outside_the_mesh(tiny_model, tmp_path):
     quads = tiny_model.quads.clone()
     quads[3, 1] = len(tiny_model.mean_shape)
     save_model(dataclasses.replace(tiny_model, quads=quads), tmp_path / "broken.safetensors")
-    with pytest.raises(ModelError, match="quads .* outside the mesh"):
+    with pytest.raises(ModelError, match=r"quads .* outside the mesh"):
         load_model(tmp_path / "broken.safetensors")
 
 
@@ -145,7 +145,7 @@ def test_every_error_says_what_to_do(stored):
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(ModelError, match="no face model 'nobody'.*anny"):
+    with pytest.raises(ModelError, match=r"no face model 'nobody'.*anny"):
         load_model("nobody")
     assert "anny" in list_models()
     assert find_model("anny").name == "anny.safetensors"
