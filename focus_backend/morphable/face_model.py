@@ -26,9 +26,7 @@ class SurfacePoints:
     triangles: Int[Tensor, "points"]
     barycentric: Float[Tensor, "points 3"]
 
-    def on(
-        self, vertices: Float[Tensor, "*batch vertices 3"], triangles: Int[Tensor, "faces 3"]
-    ) -> Float[Tensor, "*batch points 3"]:
+    def on(self, vertices: Float[Tensor, "*batch vertices 3"], triangles: Int[Tensor, "faces 3"]) -> Float[Tensor, "*batch points 3"]:
         """Positions of the points on `vertices`, in the frame of `vertices`."""
         corners = vertices[..., triangles[self.triangles], :]
         return (corners * self.barycentric[:, :, None]).sum(-2)

@@ -41,6 +41,7 @@ TRIAL_AREA = 150.0
 LEAST_PART = 0.25
 # Trials must not take back at once what they started without.
 TRIAL_LOG_ODDS = -1.0
+MASK_MEMORY = 1.0
 # A trial believes its first mask until albedo and lighting have settled on it.
 TRIAL_HELD_ROUNDS, TRIAL_ROUNDS = 3, 4
 # Standard deviation, mm, that a landmark under an outlier has beyond the detector's own.
@@ -156,7 +157,7 @@ def _expect(seen: View, picture: Picture, mask: Mask) -> tuple[Mask, Float[Tenso
     """The E-step: mask, its values at the visible pixels, and the noise of the inliers."""
     rows, columns = seen.pixels.rows, seen.pixels.columns
     noise = _colour_noise(seen, torch.from_numpy(mask)[rows, columns])
-    mask = inlier_probability(_evidence(seen, picture), noise, mask)
+    mask = inlier_probability(_evidence(seen, picture), noise, mask, memory=MASK_MEMORY)
     inlier = torch.from_numpy(mask)[rows, columns]
     return mask, inlier, noise_level(seen.residual, inlier)
 

@@ -17,8 +17,8 @@ WINDOW = 2
 TRIAL_WINDOW = 1
 TRIAL_LOG_ODDS = 1.0
 # Bounds of the inliers' deviation. Shadows, gloss and wrinkles make skin darker or lighter than the model; its tint hardly changes.
-LIGHTNESS_SPREAD = (0.03, 0.05)
-TINT_SPREAD = (0.012, 0.025)
+LIGHTNESS_SPREAD = (0.03, 0.10)
+TINT_SPREAD = (0.012, 0.04)
 # Orthonormal: lightness, red against blue, green against both.
 OPPONENT = np.array([[3**-0.5] * 3, [2**-0.5, 0.0, -(2**-0.5)], [6**-0.5, -2 * 6**-0.5, 6**-0.5]], np.float32)
 LARGEST_EVIDENCE = 6.0
@@ -27,7 +27,7 @@ LEAST_OUTLIERS = 30
 # Outliers may wear any colour, so that a colour's being common among them never outweighs a good match with the face.
 LARGEST_OUTLIER_DENSITY = 30.0
 # Before its colour is looked at a pixel of the region is face with these log odds.
-FACE_LOG_ODDS = 0.0
+FACE_LOG_ODDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def inlier_probability(
     noise: ColourNoise,
     previous: Float[np.ndarray, "height width"] | None = None,
     log_odds: float = FACE_LOG_ODDS,
+    memory: float = 0.0,
     rounds: int = 6,
 ) -> Float[np.ndarray, "height width"]:
     """Probability that each pixel of the region is face; 0 outside the region.
@@ -90,9 +91,12 @@ def inlier_probability(
         noise: deviations of the inliers' colour residuals.
         previous: the last round's answer; its outliers teach what outliers look like.
         log_odds: of face against outlier before a pixel's colour is looked at.
+        memory: log odds by which the last round's answer is kept: albedo must not creep over what was once seen to be no face.
         rounds: of the mean-field solution of the random field.
     """
     unary = _log_ratio(evidence, noise, previous, log_odds)
+    if previous is not None:
+        unary = unary + memory * (2 * previous - 1)
     field = _mean_field(evidence, unary, rounds)
     return np.where(evidence.region, field, 0).astype(np.float32)
 

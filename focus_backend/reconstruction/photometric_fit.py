@@ -29,16 +29,16 @@ from focus_backend.rendering import Camera, spherical_harmonics
 from focus_backend.rendering.normals import vertex_normals
 
 # Neighbouring pixels err together (shadows, gloss, wrinkles): one independent colour measurement to so many square millimetres.
-INDEPENDENT_AREA = 1000.0
+INDEPENDENT_AREA = 800.0
 # While the mask is still unknown the prior of skin and light must hold against whole regions that are not face.
-CAUTIOUS_AREA = 2500.0
+CAUTIOUS_AREA = 800.0
 LEAST_NOISE = 0.04
 # Fewer visible pixels than this are no face.
 LEAST_PIXELS = 50
 # Spread of lighting coefficients relative to the ambient one, by band, for the mean of the channels and for their differences. Light that
 # is coloured from one side only is rare; without this prior a green scarf is explained by green light from below.
-LIGHTING_SPREAD = (3.0, 0.5, 0.25)
-LIGHTING_TINT_SPREAD = (0.2, 0.06, 0.04)
+LIGHTING_SPREAD = (3.0, 0.8, 0.5)
+LIGHTING_TINT_SPREAD = (0.5, 0.12, 0.08)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def _incidence(triangles: Int[Tensor, "faces 3"], vertices: int) -> Tensor:
     faces = torch.arange(len(triangles), device=triangles.device).repeat_interleave(3)
     index = torch.stack([triangles.flatten(), faces])
     values = torch.ones(index.shape[1], device=triangles.device)
-    return torch.sparse_coo_tensor(index, values, (vertices, len(triangles))).coalesce()
+    return torch.sparse_coo_tensor(index, values, (vertices, len(triangles)), check_invariants=True).coalesce()
 
 
 @dataclass(frozen=True)

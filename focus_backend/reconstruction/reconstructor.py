@@ -36,7 +36,7 @@ TEXTURE_SIZE = 1024
 FOCAL_LENGTH_IN_SIDES = 1.4
 LOG_FOCAL_SPREAD = 0.6
 # Real photos err more than renders.
-NOISE_INFLATION = 2.0
+NOISE_INFLATION = 4.0
 FACE_PROBABILITY = 0.5
 
 
@@ -157,9 +157,9 @@ class Reconstructor:
         state = fit.state
         camera = state.camera(prior.principal_point, photo.width, photo.height)
         vertices, albedo = self.model.decode(state.shape.float(), state.expression.float(), state.albedo.float())
-        face_mask, outlier_mask, probability = photo_masks(fit, photo.width, photo.height)
         lighting = state.lighting.float()
-        rendering = draw(self.model, vertices, albedo, lighting, camera, face_mask | outlier_mask)
+        rendering, region = draw(self.model, vertices, albedo, lighting, camera)
+        face_mask, outlier_mask, probability = photo_masks(fit, region)
         clock.lap("masks_and_rendering")
         texture = bake_texture(photo.pixels, self.model, vertices, camera, lighting, probability, albedo, TEXTURE_SIZE)
         clock.lap("texture")
@@ -204,9 +204,10 @@ def camera_prior(photo: Photo) -> CameraPrior:
 
 
 def photo_masks(
-    fit: Fit, width: int, height: int
+    fit: Fit, region: Bool[np.ndarray, "height width"]
 ) -> tuple[Bool[np.ndarray, "height width"], Bool[np.ndarray, "height width"], Float[np.ndarray, "height width"]]:
-    """Face and outlier masks in photo pixels, disjoint, and the probability of face."""
+    """Face and outlier masks in photo pixels, which share the rendered `region` among them, and the probability of face."""
+    height, width = region.shape
     # cv2 puts pixel centres at whole numbers, we put them at +0.5.
     linear = fit.crop.crop_to_photo[:, :2]
     offset = fit.crop.crop_to_photo[:, 2] + linear @ np.full(2, 0.5) - 0.5
@@ -215,9 +216,10 @@ def photo_masks(
     def to_photo(values: np.ndarray) -> np.ndarray:
         return cv2.warpAffine(values.astype(np.float32), matrix, (width, height), flags=cv2.INTER_LINEAR)
 
-    region = to_photo(fit.region) > 0.5
-    probability = np.where(region, to_photo(fit.inlier), 0).astype(np.float32)
-    face = region & (probability > FACE_PROBABILITY)
+    # At the region's edge only a part of the crop's neighbours lie in it.
+    probability = to_photo(fit.inlier) / np.maximum(to_photo(fit.region), 1e-3)
+    probability = np.where(region, probability.clip(0, 1), 0).astype(np.float32)
+    face = probability > FACE_PROBABILITY
     return face, region & ~face, probability
 
 
@@ -227,20 +229,18 @@ def draw(
     albedo: Float[Tensor, "size size 3"],
     lighting: Float[Tensor, "9 3"],
     camera: Camera,
-    region: Bool[np.ndarray, "height width"],
-) -> UInt8[np.ndarray, "height width 3"]:
-    """The fitted face in the photo's light at photo size; only the box around `region` is rendered."""
-    height, width = region.shape
-    picture = np.zeros((height, width, 3), np.uint8)
-    if not region.any():
-        return picture
-    rows, columns = np.nonzero(region.any(1))[0], np.nonzero(region.any(0))[0]
-    top, left = int(rows[0]), int(columns[0])
-    high, wide = int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left
-    part = camera.resized(wide, high, 1.0, (-float(left), -float(top)))
-    image = render(model, vertices[None], albedo.clamp(0, 1)[None], lighting[None], part, antialiased=False).image[0]
-    picture[top : top + high, left : left + wide] = (image.clamp(0, 1) * 255 + 0.5).byte().numpy()
-    return picture
+) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]]:
+    """The fitted face in the photo's light at photo size, and where it is; only the box around it is rendered."""
+    picture = np.zeros((camera.height, camera.width, 3), np.uint8)
+    region = np.zeros((camera.height, camera.width), bool)
+    places = camera.project(vertices[model.triangles[model.triangle_in_face].flatten()]).numpy()
+    left, top = np.clip(np.floor(places.min(0)), 0, [camera.width - 1, camera.height - 1]).astype(int)
+    right, bottom = np.clip(np.ceil(places.max(0)), [left + 1, top + 1], [camera.width, camera.height]).astype(int)
+    part = camera.resized(int(right - left), int(bottom - top), 1.0, (-float(left), -float(top)))
+    drawn = render(model, vertices[None], albedo.clamp(0, 1)[None], lighting[None], part, antialiased=False)
+    region[top:bottom, left:right] = drawn.mask[0].numpy()
+    picture[top:bottom, left:right] = (drawn.image[0].clamp(0, 1) * 255 + 0.5).byte().numpy()
+    return picture, region
 
 
 def _warnings(fit: Fit, face: np.ndarray, outlier: np.ndarray) -> tuple[str, ...]:

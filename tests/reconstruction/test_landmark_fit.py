@@ -17,7 +17,7 @@ from focus_backend.reconstruction.landmark_fit import fit_landmarks, initial_sta
 from focus_backend.rendering import rotation_from_axis_angle
 from reconstruction.people import PRIOR, SIDE, SMILE, clicked, degrees_between, project, random_person, shape_error, term_of
 
-POINTS = 400
+POINTS = 300
 
 
 def exact_term(model, person, deviation=0.02):
@@ -39,8 +39,7 @@ def is_finite(state):
     return all(bool(torch.isfinite(getattr(state, field.name)).all()) for field in dataclasses.fields(state))
 
 
-@pytest.mark.parametrize("seed", [0, 4])
-@pytest.mark.parametrize("expression", [{}, SMILE], ids=["neutral", "smile"])
+@pytest.mark.parametrize(("seed", "expression"), [(0, {}), (4, SMILE)], ids=["neutral", "smile"])
 def test_exact_landmarks_give_back_everything(model, seed, expression):
     person = random_person(model, seed, expression=expression)
     found, truth = fit_landmarks(model, exact_term(model, person), PRIOR), person.truth

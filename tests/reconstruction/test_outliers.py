@@ -6,10 +6,18 @@ import cv2
 import numpy as np
 import pytest
 
-from focus_backend.reconstruction.outliers import LARGEST_EVIDENCE, Evidence, inlier_probability, log_evidence, neighbour_distance
+from focus_backend.reconstruction.outliers import (
+    LARGEST_EVIDENCE,
+    ColourNoise,
+    Evidence,
+    colour_noise,
+    inlier_probability,
+    log_evidence,
+    neighbour_distance,
+)
 from reconstruction.people import SIDE, f1, lamp, random_person
 
-NOISE = 0.04
+NOISE = ColourNoise(lightness=0.04, tint=0.02)
 SKY, BRICK, INK = (0.2, 0.4, 0.8), (0.6, 0.25, 0.15), (0.03, 0.03, 0.05)
 
 
@@ -119,8 +127,10 @@ def test_probabilities_are_ones_and_none_lies_outside_the_region(person):
 
 def test_noisier_fits_are_judged_more_mildly(person):
     photo = np.clip(person.pixels.astype(np.float32) / 255 + np.array([0.15, 0.1, 0.1], np.float32), 0, 1)
-    strict, mild = (inlier_probability(evidence_of(person, photo), noise)[person.region].mean() for noise in (0.04, 0.12))
-    assert mild > strict + 0.1
+    strict, mild = (
+        inlier_probability(evidence_of(person, photo), noise)[person.region].mean() for noise in (NOISE, ColourNoise(0.12, 0.06))
+    )
+    assert mild > strict
 
 
 def test_the_same_evidence_gives_the_same_mask(person):
@@ -169,7 +179,7 @@ def test_distance_is_to_the_nearest_colour_in_a_window(person):
     random = np.random.default_rng(3)
     photo, predicted = random.random((2, 12, 14, 3)).astype(np.float32)
     region = random.random((12, 14)) > 0.3
-    found = neighbour_distance(Evidence(photo, predicted, region, ~region), window=1)
+    found = neighbour_distance(photo, predicted, region, 1)
     for row, column in ((0, 0), (5, 6), (11, 13), (3, 0)):
         near = [
             ((photo[row, column] - predicted[r, c]) ** 2).sum()
@@ -194,3 +204,18 @@ def test_skin_in_shadow_is_skin_to_a_model_that_knows_the_light(model, direction
     evidence = evidence_of(random_person(model, 1, lighting=lamp(direction, 1.0, 0.12)))
     mask = inlier_probability(evidence, NOISE)
     assert rejected(evidence, inlier_probability(evidence, NOISE, mask)).sum() < 0.02 * evidence.region.sum()
+
+
+def test_noise_of_lightness_and_tint_is_the_inliers():
+    random = np.random.default_rng(0)
+    grey = random.normal(0, 0.1, (20000, 1)) * np.ones(3) / np.sqrt(3)
+    tint = random.normal(0, 0.02, (20000, 3))
+    tint -= tint.mean(1, keepdims=True)
+    residual, inlier = (grey + tint).astype(np.float32), np.ones(20000, np.float32)
+    # Outliers, however wild, are hardly heard.
+    residual[:6000], inlier[:6000] = 0.9, 0.0
+    noise = colour_noise(residual, inlier)
+    assert np.isclose(noise.lightness, 0.1, rtol=0.05)
+    assert np.isclose(noise.tint, 0.02, rtol=0.05)
+    none = colour_noise(residual, np.zeros(20000, np.float32))
+    assert np.isfinite(none.whitening()).all()
