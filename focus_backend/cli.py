@@ -70,7 +70,7 @@ def reconstruct(
         int | None, typer.Option(min=16, max=8192, help="Scale textures down to this many pixels a side.", show_default=False)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads to use.", show_default=False)] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Processor threads of a fit; its matrices are small, more seldom help.")] = 1,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:

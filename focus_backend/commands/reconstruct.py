@@ -32,7 +32,7 @@ class ReconstructOptions:
     recursive: bool = False
     skip_existing: bool = False
     device: str = "auto"
-    threads: int | None = None
+    threads: int = 1
     texture_size: int | None = None
     json: bool = False
     debug: bool = False
@@ -111,17 +111,16 @@ def choose_device(name: str) -> str:
 
 def _load(options: ReconstructOptions) -> FaceReconstructor:
     """The reconstructor of the options; torch and the networks are imported here and not before."""
-    if options.threads is not None:
-        # Libraries that read these do so when they are first imported.
-        for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-            os.environ[variable] = str(options.threads)
+    # Libraries that read these do so when they are first imported.
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[variable] = str(options.threads)
     import torch
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads)
     from focus_backend.reconstruction.reconstructor import Reconstructor
 
-    return Reconstructor.load(model=options.model, landmarks=options.landmarks, device=choose_device(options.device))
+    device = options.device if options.device == "auto" else choose_device(options.device)
+    return Reconstructor.load(model=options.model, landmarks=options.landmarks, device=device)
 
 
 def _read_landmarks(path: Path) -> Detection:

@@ -18,11 +18,12 @@ from torch import Tensor
 from focus_backend.errors import LandmarkError
 from focus_backend.landmarks.detector import LandmarkDetector
 from focus_backend.landmarks.embedding import Embedding, embed
+from focus_backend.landmarks.occluders import occlude
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.rendering import Camera, ambient_lighting, render, rotation_from_axis_angle, spherical_harmonics
 
 # Part of the key of cached calibrations: raise it when anything here changes the result.
-CALIBRATION_VERSION = "1"
+CALIBRATION_VERSION = "2"
 PICTURES = 600
 _PIXELS = 384
 _LEAST_PICTURES = 40
@@ -130,7 +131,8 @@ def _errors(model: FaceModel, embedding: Embedding, portrait: Portrait, points: 
 
 
 def random_portraits(model: FaceModel, count: int, seed: int = 0) -> Iterator[Portrait]:
-    """Renders of random people: the model's own prior, wide ranges of pose, distance, focal length and light; the same every time."""
+    """Renders of random people: the model's own prior, wide ranges of pose, distance, focal length and light, some with something in front
+    of the face; the same every time."""
     random = torch.Generator().manual_seed(seed)
     for _ in range(count):
         shape = torch.randn(model.shape_size, generator=random)
@@ -150,7 +152,8 @@ def random_portraits(model: FaceModel, count: int, seed: int = 0) -> Iterator[Po
             background=background,
         )
         pixels = (drawn.image[0].clamp(0, 1) * 255).byte().numpy()
-        yield Portrait(pixels, vertices, camera)
+        face = camera.project(torch.cat([torch.zeros(1, 3), model.landmarks68.on(vertices, model.triangles)]))
+        yield Portrait(occlude(pixels, face.numpy(), random), vertices, camera)
 
 
 def _random_expression(model: FaceModel, random: torch.Generator) -> Float[Tensor, "expression"]:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -144,9 +145,9 @@ class FaceModel:
 
     def to(self, device: torch.device | str) -> FaceModel:
         """The same model with every tensor on `device`."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        moved = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor | SurfacePoints)}
-        return dataclasses.replace(self, **moved)
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        moved: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor | SurfacePoints) else v for k, v in values.items()}
+        return FaceModel(**moved)
 
 
 def _triangulate(quads: Int[Tensor, "quads 4"]) -> tuple[Int[Tensor, "faces 3"], Int[Tensor, "faces"]]:

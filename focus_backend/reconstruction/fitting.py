@@ -188,8 +188,7 @@ def _first_masks(seen: View, size: int) -> list[Mask]:
     x, y, _ = seen.pixels.interpolate(seen.vertices).unbind(-1)
     parts = (torch.ones_like(x, dtype=torch.bool), y > -20, y < 20, x > -5, x < 5)
     # Of a side that is turned away too little is seen to start from.
-    parts = tuple(part for part in parts if part.float().mean() > LEAST_PART)
-    return [seen.pixels.scatter(part.float(), size, size).numpy() for part in parts]
+    return [seen.pixels.scatter(part.float(), size, size).numpy() for part in parts if part.float().mean() > LEAST_PART]
 
 
 def _first_light(seen: View, inlier: Float[Tensor, "pixels"]) -> Float[Tensor, "9 3"]:

@@ -119,15 +119,15 @@ def initial_state(model: FaceModel, term: LandmarkTerm, prior: CameraPrior) -> F
     distance = focal * float(extent.norm() / height.norm().clamp(min=1e-6))
     offset = (term.observed.mean(0) - prior.principal_point) * distance / focal
     translation = torch.stack([offset[0], -offset[1], torch.tensor(-distance, dtype=torch.float64)])
-    double = {"dtype": torch.float64, "device": model.device}
+    like = term.mean
     return FaceState(
-        shape=torch.zeros(model.shape_size, **double),
-        expression=torch.zeros(model.expression_size, **double),
-        albedo=torch.zeros(model.albedo_size, **double),
+        shape=like.new_zeros(model.shape_size),
+        expression=like.new_zeros(model.expression_size),
+        albedo=like.new_zeros(model.albedo_size),
         lighting=ambient_lighting(1.0, dtype=torch.float64).to(model.device),
-        rotation=torch.eye(3, **double),
+        rotation=torch.eye(3).to(like),
         translation=translation,
-        log_focal=torch.tensor(prior.log_focal, **double),
+        log_focal=like.new_tensor(prior.log_focal),
     )
 
 

@@ -1,7 +1,8 @@
-"""The E-step: how likely each pixel of the rendered region is face, from its colour, its neighbours and what outliers look like (eq 9, 10).
+"""The E-step: how likely each pixel of the rendered region is face, from its colour, its neighbours and what outliers look like
+(eq 9, 10).
 
-Per pixel, a normal around the model's colour competes with a mixture of the colours of known outliers (background, hair, what earlier rounds
-rejected) and a uniform one. A conditional random field with short- and long-range colour-sensitive links then turns the pixels into regions.
+Per pixel, a bell around the model's colour competes with a mixture of the colours of known outliers (background, hair, what earlier
+rounds rejected) and a uniform one. A conditional random field with near and colour-sensitive links then turns pixels into regions.
 """
 
 from __future__ import annotations

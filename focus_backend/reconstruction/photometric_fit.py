@@ -70,9 +70,7 @@ class Picture:
 
 def picture_of(crop: FaceCrop, blur: float, device: torch.device | str = "cpu") -> Picture:
     """The crop as the fit sees it, blurred by `blur` pixels so that the gradient reaches beyond one pixel."""
-    pixels = crop.pixels.astype(np.float32) / 255
-    if blur > 0:
-        pixels = cv2.GaussianBlur(pixels, (0, 0), blur)
+    pixels = np.asarray(cv2.GaussianBlur(crop.pixels.astype(np.float32) / 255, (0, 0), blur), np.float32)
     scale = 1.0 / crop.scale
     offset = tuple(float(value) for value in -crop.crop_to_photo[:, 2] * scale)
     gradient = image_gradient(pixels)

@@ -37,8 +37,8 @@ class FaceState:
 
     def camera(self, principal_point: Float[Tensor, "2"], width: int, height: int) -> Camera:
         """The camera in photo pixels, float32."""
-        values = (self.rotation, self.translation, self.log_focal.exp(), principal_point)
-        return Camera(*(value.float() for value in values), width, height)
+        focal = self.log_focal.exp().float()
+        return Camera(self.rotation.float(), self.translation.float(), focal, principal_point.float(), width, height)
 
     def moved(
         self,

@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from spots import SpotDetector
 
 from focus_backend.errors import LandmarkError
 from focus_backend.landmarks.calibration import LandmarkNoise, calibrate, noise_of, random_portraits
@@ -20,6 +19,7 @@ from focus_backend.landmarks.calibration_store import (
     write_calibration,
 )
 from focus_backend.morphable.store import load_model
+from spots import SpotDetector
 
 PICTURES = 60
 

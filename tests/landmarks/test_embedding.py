@@ -11,6 +11,7 @@ from focus_backend.morphable.store import load_model
 from focus_backend.rendering import Camera
 from spots import COLOURS, SpotDetector
 
+
 def test_points_are_placed_where_they_were_painted(spotted):
     model, truth = spotted
     embedding = embed(model, SpotDetector(), people=6)
