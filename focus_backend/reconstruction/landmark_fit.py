@@ -19,6 +19,9 @@ _ITERATIONS = 14
 # The first steps find the pose; the face's own coefficients are held back until it is roughly right.
 _POSE_ITERATIONS = 4
 _HOLD = 100.0
+# Millimetres; a face that far away is a point.
+FARTHEST = 1e6
+REMEDY = "check the landmarks, or give your own with --landmarks-file"
 
 
 @dataclass(frozen=True)
@@ -112,21 +115,27 @@ def pose_jacobian(
 
 
 def initial_state(model: FaceModel, term: LandmarkTerm, prior: CameraPrior) -> FaceState:
-    """The mean face, upright and facing the camera, at the distance and place that the landmarks' extent tells."""
-    height = term.observed.amax(0) - term.observed.amin(0)
-    extent = term.mean[:, :2].amax(0) - term.mean[:, :2].amin(0)
-    focal = math.exp(prior.log_focal)
-    distance = focal * float(extent.norm() / height.norm().clamp(min=1e-6))
-    offset = (term.observed.mean(0) - prior.principal_point) * distance / focal
-    translation = torch.stack([offset[0], -offset[1], torch.tensor(-distance, dtype=torch.float64)])
+    """The mean face turned towards the camera, at the roll, distance and place that map its points best onto the landmarks."""
     like = term.mean
+    focal = math.exp(prior.log_focal)
+    flat = term.mean[:, :2] - term.mean[:, :2].mean(0)
+    seen = (term.observed - prior.principal_point) * like.new_tensor([1.0, -1.0])
+    middle = seen.mean(0)
+    # The similarity between two flat point sets, as one complex factor.
+    model_points, seen_points = (torch.complex(points[:, 0], points[:, 1]) for points in (flat, seen - middle))
+    factor = (model_points.conj() * seen_points).sum() / model_points.abs().square().sum()
+    cosine, sine = (factor / factor.abs().clamp(min=1e-9)).real, (factor / factor.abs().clamp(min=1e-9)).imag
+    rotation = torch.eye(3).to(like)
+    rotation[0, 0], rotation[0, 1], rotation[1, 0], rotation[1, 1] = cosine, -sine, sine, cosine
+    distance = focal / factor.abs().clamp(min=1e-6)
+    place = torch.cat([middle * distance / focal, -distance[None]])
     return FaceState(
         shape=like.new_zeros(model.shape_size),
         expression=like.new_zeros(model.expression_size),
         albedo=like.new_zeros(model.albedo_size),
         lighting=ambient_lighting(1.0, dtype=torch.float64).to(model.device),
-        rotation=torch.eye(3).to(like),
-        translation=translation,
+        rotation=rotation,
+        translation=place - rotation @ term.mean.mean(0),
         log_focal=like.new_tensor(prior.log_focal),
     )
 
@@ -146,11 +155,23 @@ def fit_landmarks(model: FaceModel, term: LandmarkTerm, prior: CameraPrior) -> F
         # A little damping keeps the turn bounded while the face is still far off.
         turn = torch.arange(geometry, geometry + 3)
         matrix[turn, turn] += 0.1
-        step = torch.linalg.solve(matrix, right)
+        step = solve_step(matrix, right)
         state = state.moved(step[:geometry], step[geometry:]).bounded(model)
-        if not torch.isfinite(step).all() or state.translation[2] > -1:
-            raise FitError("no face position explains the landmarks", "check the landmarks, or give your own with --landmarks-file")
+        if not -FARTHEST < float(state.translation[2]) < -1:
+            raise FitError("no face in front of the camera explains the landmarks", REMEDY)
     return state
+
+
+def solve_step(matrix: Float[Tensor, "n n"], right: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """The step that normal equations ask for.
+
+    Raises:
+        FitError: they have no finite solution.
+    """
+    step, fault = torch.linalg.solve_ex(matrix, right)
+    if int(fault) != 0 or not bool(torch.isfinite(step).all()):
+        raise FitError("the fit lost the face", REMEDY)
+    return step
 
 
 def add_prior(matrix: Float[Tensor, "n n"], right: Float[Tensor, "n"], state: FaceState, prior: CameraPrior, hold: float = 1.0) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from focus_backend.errors import FitError
 from focus_backend.photo import FaceCrop
-from focus_backend.reconstruction.landmark_fit import LandmarkTerm, add_prior
+from focus_backend.reconstruction.landmark_fit import LandmarkTerm, add_prior, solve_step
 from focus_backend.reconstruction.pixels import (
     PixelTables,
     Prediction,
@@ -146,7 +146,7 @@ def solve_appearance(tables: PixelTables, state: FaceState, seen: View, inlier: 
     matrix, right = _normal_equations(jacobian, seen, inlier, noise, CAUTIOUS_AREA)
     albedo = len(state.albedo)
     _add_appearance_prior(matrix, right, state)
-    step = torch.linalg.solve(matrix, right)
+    step = solve_step(matrix, right)
     zero = step.new_zeros(tables.geometry_size), step.new_zeros(POSE_SIZE)
     return state.moved(*zero, step[:albedo], step[albedo:])
 
@@ -174,7 +174,7 @@ def solve_all(
     right[:count] += landmark_right
     add_prior(matrix[:count, :count], right[:count], state, prior)
     _add_appearance_prior(matrix[count:, count:], right[count:], state)
-    step = torch.linalg.solve(matrix, right)
+    step = solve_step(matrix, right)
     size = tables.geometry_size
     albedo = count + len(state.albedo)
     return state.moved(step[:size], step[size:count], step[count:albedo], step[albedo:]).bounded(tables.model)

@@ -36,7 +36,7 @@ TEXTURE_SIZE = 1024
 FOCAL_LENGTH_IN_SIDES = 1.4
 LOG_FOCAL_SPREAD = 0.6
 # Real photos err more than renders.
-NOISE_INFLATION = 4.0
+NOISE_INFLATION = 2.0
 FACE_PROBABILITY = 0.5
 
 
@@ -182,7 +182,9 @@ class Reconstructor:
             rendering=rendering,
             timings=timings,
             detector=face.detection.detector,
-            warnings=_warnings(fit, face_mask, outlier_mask),
+            warnings=(*photo.warnings, *_warnings(fit, face_mask, outlier_mask)),
+            photo_sha256=photo.sha256,
+            original_size=photo.original_size,
         )
 
 

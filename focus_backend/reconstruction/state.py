@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from focus_backend.morphable.face_model import FaceModel
+from focus_backend.reconstruction.result import activation_scale
 from focus_backend.rendering import Camera, rotation_from_axis_angle
 
 POSE_SIZE = 7  # rotation 3, translation 3, log focal length 1
@@ -62,8 +63,8 @@ class FaceState:
 
     def bounded(self, model: FaceModel) -> FaceState:
         """The state with every expression within what faces can do."""
-        activation = (self.expression * model.expression_scale.double()).clamp(-0.15, 1.1)
-        return dataclasses.replace(self, expression=activation / model.expression_scale.double())
+        scale = activation_scale(model).double()
+        return dataclasses.replace(self, expression=(self.expression * scale).clamp(-0.15, 1.1) / scale)
 
 
 @dataclass(frozen=True)

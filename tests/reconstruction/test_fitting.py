@@ -114,8 +114,8 @@ def test_shape_is_nearer_to_the_truth_than_the_mean_face(model, plain):
     assert fitted < 0.85 * mean
 
 
-def test_albedo_and_light_are_told_apart(model, plain):
-    made = plain(0)
+def test_albedo_and_light_are_told_apart(model, fitted):
+    made = fitted(random_person(model, 0, lighting=lamp((1.0, 0.2, 0.3), 1.0, 0.2)))
     truth, found = made.person.truth, made.fit.state
     skin, guess = (model.albedo_mean.mean(0) + state.albedo.float() @ model.albedo_basis.mean(1) for state in (truth, found))
     # Brightness may go to either; the skin's tint and the light's side may not.
