@@ -48,8 +48,6 @@ TRIAL_HELD_ROUNDS, TRIAL_ROUNDS = 3, 4
 HIDDEN_LANDMARK_NOISE = 6.0
 # Share of landmarks under outliers from which their noise is looked at again.
 HIDDEN_SHARE = 0.015
-# How much less all landmarks are trusted, for each unit of the hidden share, and at most.
-OCCLUDED_INFLATION, LARGEST_INFLATION = 40.0, 8.0
 # A face whose inliers differ from the model by more than this was not understood.
 POOR_NOISE = 0.12
 
@@ -204,10 +202,7 @@ def _without_hidden(term: LandmarkTerm, noise: LandmarkNoise, picture: Picture, 
     places = term.observed.cpu().numpy() * picture.scale + picture.offset
     column, row = (np.clip(places[:, axis].astype(int), 0, picture.size - 1) for axis in (0, 1))
     hidden = np.where(mask > 0, 1 - mask, 0)[row, column]
-    share = float(hidden.mean())
-    if share < HIDDEN_SHARE:
+    if hidden.mean() < HIDDEN_SHARE:
         return term
     extra = HIDDEN_LANDMARK_NOISE**2 * torch.from_numpy(hidden)
-    # A detector that an occluder confuses errs in the visible parts too.
-    inflation = term.inflation * min(1 + OCCLUDED_INFLATION * share, LARGEST_INFLATION)
-    return dataclasses.replace(term, precision=noise.precision(extra, inflation))
+    return dataclasses.replace(term, precision=noise.precision(extra, term.inflation))

@@ -29,7 +29,7 @@ from focus_backend.rendering import Camera, spherical_harmonics
 from focus_backend.rendering.normals import vertex_normals
 
 # Neighbouring pixels err together (shadows, gloss, wrinkles): one independent colour measurement to so many square millimetres.
-INDEPENDENT_AREA = 800.0
+INDEPENDENT_AREA = 1200.0
 # While the mask is still unknown the prior of skin and light must hold against whole regions that are not face.
 CAUTIOUS_AREA = 800.0
 LEAST_NOISE = 0.04
