@@ -121,13 +121,13 @@ def initial_state(model: FaceModel, term: LandmarkTerm, prior: CameraPrior) -> F
     flat = term.mean[:, :2] - term.mean[:, :2].mean(0)
     seen = (term.observed - prior.principal_point) * like.new_tensor([1.0, -1.0])
     middle = seen.mean(0)
-    # The similarity between two flat point sets, as one complex factor.
+    # The turn of two flat point sets against each other is the phase of one complex number; of a profile too, for its height tells.
     model_points, seen_points = (torch.complex(points[:, 0], points[:, 1]) for points in (flat, seen - middle))
-    factor = (model_points.conj() * seen_points).sum() / model_points.abs().square().sum()
-    cosine, sine = (factor / factor.abs().clamp(min=1e-9)).real, (factor / factor.abs().clamp(min=1e-9)).imag
+    roll = (model_points.conj() * seen_points).sum().angle()
+    cosine, sine = roll.cos(), roll.sin()
     rotation = torch.eye(3).to(like)
     rotation[0, 0], rotation[0, 1], rotation[1, 0], rotation[1, 1] = cosine, -sine, sine, cosine
-    distance = focal / factor.abs().clamp(min=1e-6)
+    distance = focal * flat.norm() / (seen - middle).norm().clamp(min=1e-6)
     place = torch.cat([middle * distance / focal, -distance[None]])
     return FaceState(
         shape=like.new_zeros(model.shape_size),
