@@ -16,7 +16,7 @@ from focus_backend.landmarks.calibration import LandmarkNoise
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.photo import FaceCrop, crop_face
 from focus_backend.reconstruction.landmark_fit import LandmarkTerm
-from focus_backend.reconstruction.outliers import ColourNoise, Evidence, colour_noise, inlier_probability, log_evidence
+from focus_backend.reconstruction.outliers import ColourNoise, Evidence, colour_noise, inlier_probability, log_evidence, without_specks
 from focus_backend.reconstruction.photometric_fit import (
     Picture,
     View,
@@ -38,6 +38,8 @@ COARSE_ROUNDS, FINE_ROUNDS = 4, 3
 BLUR, MASK_BLUR = 1.0, 0.5
 # Square millimetres that count as one observation when trials are compared.
 TRIAL_AREA = 150.0
+# Islands of the mask below this many square millimetres are noise.
+SPECK_AREA = 15.0
 LEAST_PART = 0.25
 # Trials must not take back at once what they started without.
 TRIAL_LOG_ODDS = -1.0
@@ -148,7 +150,9 @@ class FaceFitter:
         mask = cv2.resize(mask, (picture.size, picture.size), interpolation=cv2.INTER_LINEAR)
         for _ in range(2):
             mask, _, noise = _expect(seen, picture, mask)
-        return Fit(state, mask, _region(seen, picture.size), crop, noise)
+        region = _region(seen, picture.size)
+        mask = without_specks(mask, region, SPECK_AREA / seen.pixel_area)
+        return Fit(state, mask, region, crop, noise)
 
 
 def _expect(seen: View, picture: Picture, mask: Mask) -> tuple[Mask, Float[Tensor, "pixels"], float]:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.special import expit
+
+from focus_backend.reconstruction.guided_filter import GuidedFilter
 
 # Half side of the window in which the model's colour may be found (eq 1): misaligned edges are not outliers.
 WINDOW = 2
@@ -25,6 +28,8 @@ OPPONENT = np.array([[3**-0.5] * 3, [2**-0.5, 0.0, -(2**-0.5)], [6**-0.5, -2 * 6
 LARGEST_EVIDENCE = 6.0
 HISTOGRAM_BINS = 8
 LEAST_OUTLIERS = 30
+# Colour variance (sRGB-encoded) below which neighbours are alike to the random field.
+GUIDE_VARIANCE = 4e-4
 # Outliers may wear any colour, so that a colour's being common among them never outweighs a good match with the face.
 LARGEST_OUTLIER_DENSITY = 30.0
 # Before its colour is looked at a pixel of the region is face with these log odds.
@@ -194,18 +199,31 @@ def _mean_field(evidence: Evidence, unary: Float[np.ndarray, "height width"], ro
     """Probabilities under Potts links: strong between near pixels, and between pixels of like colour over a wider range."""
     region = evidence.region.astype(np.float32)
     guide = cv2.GaussianBlur(evidence.photo.astype(np.float32), (0, 0), 0.7)
-    probability = 1 / (1 + np.exp(-unary))
+    smooth = GuidedFilter(guide, max(4, len(guide) // 28), GUIDE_VARIANCE)
+    covered = smooth(region)
+    probability = expit(unary)
     for _ in range(rounds):
         vote = (2 * probability - 1).astype(np.float32) * region
         near = _normalised(cv2.GaussianBlur(vote, (0, 0), 1.5), cv2.GaussianBlur(region, (0, 0), 1.5))
-        alike = _normalised(_guided(guide, vote), _guided(guide, region))
-        probability = 1 / (1 + np.exp(-(unary + 2.5 * near + 3.0 * alike)))
+        alike = _normalised(smooth(vote), covered)
+        probability = expit(unary + 2.5 * near + 3.0 * alike)
     return probability
-
-
-def _guided(guide: Float[np.ndarray, "height width 3"], values: Float[np.ndarray, "height width"]) -> np.ndarray:
-    return cv2.ximgproc.guidedFilter(guide, values, max(4, len(guide) // 28), 4e-4)
 
 
 def _normalised(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return values / np.maximum(weights, 1e-3)
+
+
+def without_specks(
+    probability: Float[np.ndarray, "height width"], region: Bool[np.ndarray, "height width"], least_pixels: float
+) -> Float[np.ndarray, "height width"]:
+    """The mask with islands of either kind smaller than `least_pixels` turned into what surrounds them."""
+    cleaned = probability.copy()
+    is_face = probability > 0.5
+    for islands in (region & ~is_face, region & is_face):
+        _, labels, statistics, _ = cv2.connectedComponentsWithStats(islands.astype(np.uint8), connectivity=8)
+        is_speck = statistics[:, cv2.CC_STAT_AREA] < least_pixels
+        is_speck[0] = False
+        specks = is_speck[labels]
+        cleaned[specks] = 1 - cleaned[specks]
+    return cleaned

@@ -14,6 +14,7 @@ from focus_backend.reconstruction.outliers import (
     inlier_probability,
     log_evidence,
     neighbour_distance,
+    without_specks,
 )
 from reconstruction.people import SIDE, f1, lamp, random_person
 
@@ -64,7 +65,7 @@ def test_a_square_over_the_face_is_found_as_one_clean_region(person, colour):
     mask = inlier_probability(evidence, NOISE)
     for _ in range(2):
         mask = inlier_probability(evidence, NOISE, mask)
-    out = rejected(evidence, mask)
+    out = rejected(evidence, without_specks(mask, evidence.region, 20))
     assert f1(out, covered) > 0.9
     assert cv2.connectedComponents(out.astype(np.uint8))[0] - 1 <= 3
     # Nor are there holes in it.
@@ -219,3 +220,15 @@ def test_noise_of_lightness_and_tint_is_the_inliers():
     assert np.isclose(noise.tint, 0.02, rtol=0.05)
     none = colour_noise(residual, np.zeros(20000, np.float32))
     assert np.isfinite(none.whitening()).all()
+
+
+def test_specks_of_either_kind_are_removed_and_larger_islands_stay():
+    region = np.ones((40, 40), bool)
+    mask = np.full((40, 40), 0.9, np.float32)
+    mask[5:15, 5:15] = 0.1
+    mask[9:11, 9:11] = 0.8
+    mask[30, 30:33] = 0.2
+    cleaned = without_specks(mask, region, 10)
+    assert (cleaned[5:15, 5:15] < 0.5).all()
+    assert (cleaned[30, 30:33] > 0.5).all()
+    assert ((cleaned < 0.5).sum(), (mask < 0.5).sum()) == (100, 99)
