@@ -38,8 +38,8 @@ COARSE_ROUNDS, FINE_ROUNDS = 4, 3
 BLUR, MASK_BLUR = 1.0, 0.5
 # Square millimetres that count as one observation when trials are compared.
 TRIAL_AREA = 150.0
-# Islands of the mask below this many square millimetres are noise.
-SPECK_AREA = 15.0
+# Islands of the mask below so many square millimetres are noise: a face does not come in small pieces.
+LEAST_OUTLIER_AREA, LEAST_FACE_AREA = 15.0, 200.0
 LEAST_PART = 0.25
 # Trials must not take back at once what they started without.
 TRIAL_LOG_ODDS = -1.0
@@ -151,7 +151,7 @@ class FaceFitter:
         for _ in range(2):
             mask, _, noise = _expect(seen, picture, mask)
         region = _region(seen, picture.size)
-        mask = without_specks(mask, region, SPECK_AREA / seen.pixel_area)
+        mask = without_specks(mask, region, LEAST_OUTLIER_AREA / seen.pixel_area, LEAST_FACE_AREA / seen.pixel_area)
         return Fit(state, mask, region, crop, noise)
 
 

@@ -215,15 +215,17 @@ def _normalised(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def without_specks(
-    probability: Float[np.ndarray, "height width"], region: Bool[np.ndarray, "height width"], least_pixels: float
+    probability: Float[np.ndarray, "height width"],
+    region: Bool[np.ndarray, "height width"],
+    least_outlier: float,
+    least_face: float,
 ) -> Float[np.ndarray, "height width"]:
-    """The mask with islands of either kind smaller than `least_pixels` turned into what surrounds them."""
-    cleaned = probability.copy()
-    is_face = probability > 0.5
-    for islands in (region & ~is_face, region & is_face):
+    """The mask with smaller islands of outliers, then of face, than so many pixels turned into what surrounds them."""
+    cleaned = probability
+    for is_face, least in ((False, least_outlier), (True, least_face)):
+        islands = region & ((cleaned > 0.5) == is_face)
         _, labels, statistics, _ = cv2.connectedComponentsWithStats(islands.astype(np.uint8), connectivity=8)
-        is_speck = statistics[:, cv2.CC_STAT_AREA] < least_pixels
+        is_speck = statistics[:, cv2.CC_STAT_AREA] < least
         is_speck[0] = False
-        specks = is_speck[labels]
-        cleaned[specks] = 1 - cleaned[specks]
+        cleaned = np.where(is_speck[labels], 1 - cleaned, cleaned)
     return cleaned

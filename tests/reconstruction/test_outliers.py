@@ -65,7 +65,7 @@ def test_a_square_over_the_face_is_found_as_one_clean_region(person, colour):
     mask = inlier_probability(evidence, NOISE)
     for _ in range(2):
         mask = inlier_probability(evidence, NOISE, mask)
-    out = rejected(evidence, without_specks(mask, evidence.region, 20))
+    out = rejected(evidence, without_specks(mask, evidence.region, 20, 100))
     assert f1(out, covered) > 0.9
     assert cv2.connectedComponents(out.astype(np.uint8))[0] - 1 <= 3
     # Nor are there holes in it; its very edge may be found a pixel or two beside.
@@ -228,7 +228,7 @@ def test_specks_of_either_kind_are_removed_and_larger_islands_stay():
     mask[5:15, 5:15] = 0.1
     mask[9:11, 9:11] = 0.8
     mask[30, 30:33] = 0.2
-    cleaned = without_specks(mask, region, 10)
+    cleaned = without_specks(mask, region, 10, 10)
     assert (cleaned[5:15, 5:15] < 0.5).all()
     assert (cleaned[30, 30:33] > 0.5).all()
     assert ((cleaned < 0.5).sum(), (mask < 0.5).sum()) == (100, 99)
