@@ -177,7 +177,8 @@ class PlainReconstructor:
             raise ZeroDivisionError("a bug")
         faces = 3 if "three_faces" in photo.name else 1
         made = [make_reconstruction(self.model, photo.name, photo.pixels.shape[:2], seed) for seed in range(faces)]
-        return [dataclasses.replace(face, photo=photo.pixels, face_index=i) for i, face in enumerate(made)][:max_faces]
+        source = {"photo_sha256": photo.sha256, "original_size": photo.original_size, "warnings": photo.warnings}
+        return [dataclasses.replace(face, photo=photo.pixels, face_index=i, **source) for i, face in enumerate(made)][:max_faces]
 
 
 @pytest.fixture

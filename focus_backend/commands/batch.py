@@ -216,12 +216,6 @@ def _write_faces(faces: list[Any], photo: Photo, name: str, reserved: set[str], 
     written = []
     for face, folder_name in reversed(list(zip(faces, face_folders(name, len(faces), reserved), strict=True))):
         folder = options.out / folder_name
-        face = dataclasses.replace(
-            face,
-            photo_sha256=photo.sha256,
-            original_size=photo.original_size,
-            warnings=tuple(dict.fromkeys((*photo.warnings, *face.warnings))),
-        )
         warnings = face.warnings + _replaced(folder, photo)
         write_reconstruction(with_texture_size(face, options.texture_size), folder)
         written.append(FaceOutcome(folder, face.face_index, warnings))

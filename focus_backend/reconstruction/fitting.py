@@ -40,9 +40,11 @@ BLUR, MASK_BLUR = 1.0, 0.5
 TRIAL_AREA = 150.0
 # Islands of the mask below so many square millimetres are noise: a face does not come in small pieces.
 LEAST_OUTLIER_AREA, LEAST_FACE_AREA = 15.0, 200.0
+# Share of the visible face that a trial needs to start from.
 LEAST_PART = 0.25
 # Trials must not take back at once what they started without.
 TRIAL_LOG_ODDS = -1.0
+# Log odds by which later rounds keep the mask they were given.
 MASK_MEMORY = 1.0
 # A trial believes its first mask until albedo and lighting have settled on it.
 TRIAL_HELD_ROUNDS, TRIAL_ROUNDS = 3, 4
