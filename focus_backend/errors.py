@@ -44,6 +44,18 @@ class ModelError(FocusError):
     code = "model"
 
 
+class WeightsError(FocusError):
+    """Weights of a network are missing, damaged, of another network, face model or version."""
+
+    code = "weights"
+
+
+class TrainingError(FocusError):
+    """Training cannot go on: losses are not finite, or a stage before is missing."""
+
+    code = "training"
+
+
 class CameraError(FocusError):
     """Points cannot be projected: they lie behind the camera or are not finite."""
 

@@ -1,0 +1,98 @@
+"""The encoder of R: an aligned crop in, theta of the loaded face model out (FOCUS.md, "Networks")."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from focus_backend.morphable.face_model import FaceModel
+from focus_backend.networks.checkpoint import check_names_and_shapes, read_plain_tensors
+from focus_backend.networks.frame import CropFrame
+from focus_backend.networks.mobilenet import MobileNet
+from focus_backend.networks.resnet import ResNet50
+from focus_backend.networks.theta import OutputScales, Theta, ThetaSizes, theta_from_outputs
+
+# Statistics of ImageNet's sRGB values in [0, 1], which its published weights expect.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+BACKBONES: dict[str, type[ResNet50] | type[MobileNet]] = {"resnet50": ResNet50, "mobilenet": MobileNet}
+
+
+class EncoderConfig(BaseModel):
+    """What the encoder is made of; the paper's values are the defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # "resnet50" as in the paper, or "mobilenet" (V3-Small), some twenty times faster on a CPU.
+    backbone: Literal["resnet50", "mobilenet"] = "resnet50"
+    # What the outputs are multiplied by.
+    scales: OutputScales = Field(default_factory=OutputScales)
+
+
+class Encoder(nn.Module):
+    """A backbone whose last layer starts at zero, so that the start of training is the start of theta.
+
+    Args:
+        config: backbone and scales.
+        model: the face model; only its sizes and the start of theta are kept, no tensor of it goes to the state dict.
+        image_size: rows and columns of the crops it is meant for, pixels.
+    """
+
+    kind: Literal["encoder"] = "encoder"
+    mean: Float[Tensor, "3 1 1"]
+    deviation: Float[Tensor, "3 1 1"]
+    start_translation: Float[Tensor, "3"]
+
+    def __init__(self, config: EncoderConfig, model: FaceModel, image_size: int = 224) -> None:
+        super().__init__()
+        self.config = config
+        self.image_size = image_size
+        self.sizes = ThetaSizes.of(model)
+        self.backbone = BACKBONES[config.backbone](self.sizes.total)
+        nn.init.zeros_(self.backbone.head.weight)
+        nn.init.zeros_(self.backbone.head.bias)
+        start = CropFrame.of(model, image_size).start_translation.detach().clone().cpu()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION)[:, None, None], persistent=False)
+        self.register_buffer("start_translation", start, persistent=False)
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Theta:
+        """Theta of aligned crops (sRGB in [0, 1]), in float32 whatever the precision of the backbone."""
+        return self.theta(self.outputs(image))
+
+    def theta(self, outputs: Float[Tensor, "b n"]) -> Theta:
+        """Theta of bare outputs."""
+        return theta_from_outputs(outputs, self.sizes, self.start_translation, self.config.scales)
+
+    def outputs(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n"]:
+        """The bare outputs, float32, before scales and start; order as in `theta_from_outputs`."""
+        features = self.backbone.pooled((image - self.mean) / self.deviation)
+        # Half precision would round the pose by more than a millimetre.
+        with torch.autocast(image.device.type, enabled=False):
+            return self.backbone.head(features.float())
+
+
+def load_imagenet(backbone: ResNet50 | MobileNet, path: str | Path) -> None:
+    """Fill a backbone, all but its last layer, with weights under torchvision's names.
+
+    Args:
+        backbone: of an encoder.
+        path: `.safetensors`, or a `.pth` state dict (nothing in it is unpickled but tensors).
+
+    Raises:
+        WeightsError: the file cannot be read, or its names or shapes are not those of this backbone.
+    """
+    source = Path(path)
+    given = {name: value for name, value in read_plain_tensors(source).items() if not name.startswith(backbone.head_prefix)}
+    wanted = {name: value for name, value in backbone.state_dict().items() if not name.startswith(backbone.head_prefix)}
+    # Files from before torch counted batches lack these; they matter to no result.
+    counts = {name: value for name, value in wanted.items() if name.endswith("num_batches_tracked")}
+    given = counts | given
+    remedy = f"give ImageNet weights of torchvision's {'resnet50' if isinstance(backbone, ResNet50) else 'mobilenet_v3_small'}"
+    check_names_and_shapes(f"the file {source}", given, wanted, remedy)
+    backbone.load_state_dict(given, strict=False)
