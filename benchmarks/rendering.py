@@ -23,6 +23,7 @@ from focus_backend.morphable.face_model import FaceModel
 from focus_backend.morphable.store import load_model
 from focus_backend.rendering import Camera, ambient_lighting, rasterize, rasterize_model, render
 from focus_backend.rendering.rasterize_pytorch3d import is_pytorch3d_available
+from focus_backend.rendering.rasterize_triton import is_triton_available
 
 SIZE = 224
 BATCHES = (1, 8, 32)
@@ -88,6 +89,8 @@ def runs_of(model: FaceModel, batch: int) -> dict[str, Callable[[], object]]:
     runs: dict[str, Callable[[], object]] = {}
     if model.device.type == "cpu":
         runs["z-buffer, numba"] = z_buffer("numba")
+    if model.device.type == "cuda" and is_triton_available():
+        runs["z-buffer, triton"] = z_buffer("triton")
     runs["z-buffer, torch scatter (baseline)"] = z_buffer("torch")
     if is_pytorch3d_available() and (model.device.type == "cuda" or batch <= SLOW_BATCH):
         runs["z-buffer, pytorch3d (baseline)"] = z_buffer("pytorch3d")

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from focus_backend.rendering.rasterize import barycentric_at
+from focus_backend.rendering.dense import barycentric_of_origin
 
 
 def hit_points(
@@ -27,7 +27,9 @@ def hit_points(
     column, row = pixels.floor().long().unbind(-1)
     is_inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     hit = torch.where(is_inside, ids[row.clamp(0, height - 1), column.clamp(0, width - 1)], -1)
-    barycentric = barycentric_at(screen[triangles[hit.clamp(min=0)]], pixels.to(screen.dtype))
+    corners = screen[triangles[hit.clamp(min=0)]]
+    from_pixel = torch.cat([corners[..., :2] - pixels.to(screen.dtype)[:, None], corners[..., 2:]], -1)
+    barycentric = barycentric_of_origin(from_pixel)
     # The pixel's centre is on the triangle, the position itself may lie a fraction of a pixel beside it.
     barycentric = barycentric.clamp(min=0)
     return hit, barycentric / barycentric.sum(-1, keepdim=True)

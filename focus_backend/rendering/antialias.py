@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from focus_backend.rendering.antialias_torch import edge_crossings_torch
+from focus_backend.rendering.execution import Execution, is_compiled
 from focus_backend.rendering.topology import MeshTopology
 
 # Relative difference in depth up to which an edge and a pixel beside it count as one surface (12 mm at 600 mm).
@@ -29,7 +30,11 @@ CROSSINGS_PER_BORDER_PIXEL = 16
 
 
 def antialias(
-    image: Float[Tensor, "b h w c"], points: Float[Tensor, "b v 3"], ids: Int[Tensor, "b h w"], topology: MeshTopology
+    image: Float[Tensor, "b h w c"],
+    points: Float[Tensor, "b v 3"],
+    ids: Int[Tensor, "b h w"],
+    topology: MeshTopology,
+    execution: Execution = "auto",
 ) -> Float[Tensor, "b h w c"]:
     """The image with silhouettes blended by coverage; differentiable in `image` and in the x and y of `points`.
 
@@ -38,16 +43,22 @@ def antialias(
         points: (x px, y px, depth > 0) of the vertices.
         ids: nearest front-facing triangle of the whole mesh at each pixel, of the region or not.
         topology: of the mesh.
+        execution: compiled, or dense torch.
     """
-    crossings = edge_crossings(points.detach(), ids, topology)
-    if image.device.type == "cpu":
+    crossings = edge_crossings(points.detach(), ids, topology, execution)
+    if is_compiled(image, execution):
         return _BlendCrossings.apply(image, points, topology.edges, crossings)
     return blend_crossings_torch(image, points, crossings, topology)
 
 
-def edge_crossings(points: Float[Tensor, "b v 3"], ids: Int[Tensor, "b h w"], topology: MeshTopology) -> Int[Tensor, "n 7"]:
-    """Where visible silhouette edges pass between pixel centres: (image, edge, axis, row, column inside, row, column outside)."""
-    if points.device.type != "cpu":
+def edge_crossings(
+    points: Float[Tensor, "b v 3"], ids: Int[Tensor, "b h w"], topology: MeshTopology, execution: Execution = "auto"
+) -> Int[Tensor, "n 7"]:
+    """Where visible silhouette edges pass between pixel centres: (image, edge, axis, row, column inside, row, column outside).
+
+    The dense way fills up with rows of -1 to a length that does not depend on the picture.
+    """
+    if not is_compiled(points, execution):
         return edge_crossings_torch(points, ids, topology, DEPTH_TOLERANCE)
     from focus_backend.rendering.kernels_antialias import find_edge_crossings
 
@@ -66,24 +77,32 @@ def edge_crossings(points: Float[Tensor, "b v 3"], ids: Int[Tensor, "b h w"], to
 def blend_crossings_torch(
     image: Float[Tensor, "b h w c"], points: Float[Tensor, "b v 3"], crossings: Int[Tensor, "n 7"], topology: MeshTopology
 ) -> Float[Tensor, "b h w c"]:
-    """Blend each crossing's pixel pair by how far the edge lies from the pixels' common border."""
+    """Blend each crossing's pixel pair by how far the edge lies from the pixels' common border; rows of -1 change nothing."""
+    if len(crossings) == 0:
+        return image
     height, width, channels = image.shape[1:]
-    which, edge, axis, row_in, column_in, row_out, column_out = crossings.unbind(1)
-    ends = points[which[:, None], topology.edges.long()[edge], :2]
-    inner = torch.stack([column_in, row_in], dim=1)
-    step = torch.stack([column_out, row_out], dim=1) - inner
-    along = ends.gather(2, axis[:, None, None].expand(-1, 2, 1))[..., 0]
-    across = ends.gather(2, (1 - axis)[:, None, None].expand(-1, 2, 1))[..., 0]
-    centre_along = inner.gather(1, axis[:, None])[:, 0] + 0.5
-    centre_across = inner.gather(1, (1 - axis)[:, None])[:, 0] + 0.5
+    is_real = crossings[:, 0] >= 0
+    which, edge, axis, row_in, column_in, row_out, column_out = crossings.clamp(min=0).unbind(1)
+    # Rows that mean nothing read and write places far from each other: on CUDA, sums into one place wait for each other.
+    spread = torch.arange(len(crossings), device=crossings.device)
+    edge = torch.where(is_real, edge, spread % len(topology.edges))
+    vertices = (which[:, None] * points.shape[1] + topology.edges.long()[edge]).flatten()
+    ends = points[..., :2].flatten(0, 1).index_select(0, vertices).view(-1, 2, 2)
+    # Nor may their edges divide by zero.
+    ends = torch.where(is_real[:, None, None], ends, torch.arange(2, device=ends.device, dtype=ends.dtype)[:, None])
+    is_row = axis == 0
+    along, across = (torch.where(is_row[:, None], ends[..., first], ends[..., 1 - first]) for first in (0, 1))
+    centre_along = torch.where(is_row, column_in, row_in) + 0.5
+    centre_across = torch.where(is_row, row_in, column_in) + 0.5
     fraction = (centre_across - across[:, 0]) / (across[:, 1] - across[:, 0])
-    extent = (along[:, 0] + fraction * (along[:, 1] - along[:, 0]) - centre_along) * step.sum(1)
-    excess = extent - 0.5
-    flat_in = (which * height + row_in) * width + column_in
-    flat_out = (which * height + row_out) * width + column_out
+    direction = column_out - column_in + row_out - row_in
+    excess = (along[:, 0] + fraction * (along[:, 1] - along[:, 0]) - centre_along) * direction - 0.5
+    pixels = spread % (len(image) * height * width)
+    flat_in = torch.where(is_real, (which * height + row_in) * width + column_in, pixels)
+    flat_out = torch.where(is_real, (which * height + row_out) * width + column_out, pixels)
     flat = image.reshape(-1, channels)
     # Positive: the edge reaches into the outer pixel, which takes that much of the inner colour; negative: the other way round.
-    change = excess[:, None] * (flat[flat_in] - flat[flat_out])
+    change = excess[:, None] * (flat.index_select(0, flat_in) - flat.index_select(0, flat_out))
     target = torch.where(excess.detach() > 0, flat_out, flat_in)
     return flat.index_add(0, target, change).view(image.shape)
 

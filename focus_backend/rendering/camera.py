@@ -46,7 +46,8 @@ class Camera:
         """
         depth = -points[..., 2:]
         scale = self.focal_length[..., None, None] / torch.where(depth > 0, depth, torch.ones_like(depth))
-        signs = points.new_tensor([1.0, -1.0])
+        # (1, -1), made on the device: a list would have to be copied there, and the host would wait.
+        signs = 1 - 2 * torch.arange(2, dtype=points.dtype, device=points.device)
         pixels = torch.addcmul(self.principal_point[..., None, :], points[..., :2] * signs, scale)
         return torch.cat([pixels, depth], dim=-1)
 

@@ -9,25 +9,25 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from focus_backend.rendering.execution import Execution, is_compiled
 
-def vertex_normals(vertices: Float[Tensor, "b v 3"], triangles: Int[Tensor, "f 3"]) -> Float[Tensor, "b v 3"]:
+
+def vertex_normals(
+    vertices: Float[Tensor, "b v 3"], triangles: Int[Tensor, "f 3"], execution: Execution = "auto"
+) -> Float[Tensor, "b v 3"]:
     """Unit normals: at each vertex the sum of its triangles' normals, weighted by area; zero where no triangle is.
 
-    Differentiable in `vertices`. The outside is where the triangles are counter-clockwise. Compiled on the CPU, torch elsewhere.
+    Differentiable in `vertices`. The outside is where the triangles are counter-clockwise.
     """
-    return torch.nn.functional.normalize(_normal_sums(vertices, triangles), dim=-1)
-
-
-def _normal_sums(vertices: Float[Tensor, "b v 3"], triangles: Int[Tensor, "f 3"]) -> Float[Tensor, "b v 3"]:
-    if vertices.device.type == "cpu":
-        return _NormalSums.apply(vertices, triangles)
-    return normal_sums_torch(vertices, triangles)
+    sums = _NormalSums.apply(vertices, triangles) if is_compiled(vertices, execution) else normal_sums_torch(vertices, triangles)
+    return torch.nn.functional.normalize(sums, dim=-1)
 
 
 def normal_sums_torch(vertices: Float[Tensor, "b v 3"], triangles: Int[Tensor, "f 3"]) -> Float[Tensor, "b v 3"]:
     """Sum over each vertex's triangles of twice the area times the normal, in plain torch."""
     triangles = triangles.long()
-    a, b, c = vertices[:, triangles].unbind(2)
+    # index_select, because its gradient is summed in place, where that of vertices[:, triangles] is sorted first.
+    a, b, c = (vertices.index_select(1, corner) for corner in triangles.unbind(1))
     face_normals = torch.linalg.cross(b - a, c - a)
     sums = torch.zeros_like(vertices)
     for corner in triangles.unbind(1):

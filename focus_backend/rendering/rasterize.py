@@ -10,11 +10,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from focus_backend.errors import ConfigError
+from focus_backend.rendering.dense import barycentric_of_origin, corners_from_pixels, gather_corners, keep_seen, spread_triangles
 
-Backend = Literal["auto", "numba", "torch", "pytorch3d"]
+Backend = Literal["auto", "numba", "torch", "triton", "pytorch3d"]
 
 # Low bits of a z-buffer key; the high bits are the float32 nearness (1 / depth).
-_ID_MASK = 0x7FFFFFFF
+ID_MASK = 0x7FFFFFFF
 # Candidate (triangle, pixel) pairs handled at a time; bounds the memory of the torch path to about 1 GB.
 _CHUNK = 1 << 22
 
@@ -39,17 +40,22 @@ def rasterize(
         height: of the image, pixels.
         width: of the image, pixels.
         cull_backfaces: drop triangles that show their inside.
-        backend: "auto" takes numba on the CPU and, on CUDA, pytorch3d where it is installed and torch where not. numba and torch
-            agree bit by bit; pytorch3d computes in float32 and may differ at pixel centres that lie on an edge.
+        backend: "auto" takes numba on the CPU and, on CUDA, triton where it is installed and torch where not. These three agree bit by
+            bit; only triton never makes the host wait for the device. pytorch3d computes in float32 and may differ at pixel centres
+            that lie on an edge.
 
     Raises:
-        ConfigError: an unknown backend, or numba asked for tensors that are not on the CPU.
-        MissingDependencyError: pytorch3d was asked for and is not installed.
+        ConfigError: an unknown backend, or one that does not work where the tensors are.
+        MissingDependencyError: triton or pytorch3d was asked for and is not installed.
     """
     points = points.detach()
     backend = _choose_backend(points) if backend == "auto" else backend
     if backend == "torch":
         return rasterize_torch(points, triangles, height, width, cull_backfaces)
+    if backend == "triton":
+        from focus_backend.rendering.rasterize_triton import rasterize_triton
+
+        return rasterize_triton(points, triangles, height, width, cull_backfaces)
     if backend == "pytorch3d":
         from focus_backend.rendering.rasterize_pytorch3d import rasterize_pytorch3d
 
@@ -62,9 +68,10 @@ def rasterize(
 def _choose_backend(points: Tensor) -> Backend:
     if points.device.type == "cpu":
         return "numba"
-    from focus_backend.rendering.rasterize_pytorch3d import is_pytorch3d_available
+    from focus_backend.rendering.rasterize_triton import is_triton_available
 
-    return "pytorch3d" if points.device.type == "cuda" and is_pytorch3d_available() else "torch"
+    # Tensors without values go the way of CUDA, so that its shapes and devices can be checked on any machine.
+    return "triton" if points.device.type in ("cuda", "meta") and is_triton_available() else "torch"
 
 
 def _rasterize_numba(
@@ -105,10 +112,10 @@ def rasterize_torch(
         column = left[triangle][pair] + offset % columns[chunk][pair]
         is_inside, nearness = setup.cover(pair, column + 0.5, row + 0.5)
         image, face = triangle[pair] // faces, triangle[pair] % faces
-        key = (nearness.float().view(torch.int32).long() << 32) | (_ID_MASK - face)
+        key = (nearness.float().view(torch.int32).long() << 32) | (ID_MASK - face)
         pixel = (image * height + row) * width + column
         keys.scatter_reduce_(0, pixel[is_inside], key[is_inside], "amax")
-    ids = torch.where(keys < 0, -1, _ID_MASK - (keys & _ID_MASK))
+    ids = torch.where(keys < 0, -1, ID_MASK - (keys & ID_MASK))
     return ids.view(batch, height, width)
 
 
@@ -167,21 +174,9 @@ def barycentric_coordinates(
 ) -> Float[Tensor, "b h w 3"]:
     """Perspective-correct barycentric coordinates at pixel centres, zero where ids is -1; differentiable in `points`.
 
-    Plain torch, in the precision of `points`: the reference for the compiled path and the way on CUDA.
+    Plain torch with fixed shapes, in the precision of `points`: the reference for the compiled path and the way on CUDA.
     """
-    height, width = ids.shape[1:]
-    image, row, column = (ids >= 0).nonzero(as_tuple=True)
-    corners = points[image[:, None], triangles.long()[ids[image, row, column]]]
-    pixel = torch.stack([column, row], dim=-1).to(points.dtype) + 0.5
-    values = barycentric_at(corners, pixel)
-    flat = values.new_zeros(ids.numel(), 3)
-    return flat.index_copy(0, (image * height + row) * width + column, values).view(*ids.shape, 3)
-
-
-def barycentric_at(corners: Float[Tensor, "n 3 3"], pixels: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3"]:
-    """Perspective-correct barycentric coordinates of pixels on triangles with corners (x px, y px, depth)."""
-    x = corners[..., 0] - pixels[:, :1]
-    y = corners[..., 1] - pixels[:, 1:]
-    weights = x.roll(-1, 1) * y.roll(-2, 1) - y.roll(-1, 1) * x.roll(-2, 1)
-    scaled = weights / corners[..., 2]
-    return scaled / scaled.sum(1, keepdim=True)
+    if len(triangles) == 0 or ids.numel() == 0:
+        return points.new_zeros(*ids.shape, 3)
+    corners = gather_corners(points, triangles, spread_triangles(ids, len(triangles)))
+    return keep_seen(barycentric_of_origin(corners_from_pixels(corners, ids)), ids)

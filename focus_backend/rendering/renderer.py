@@ -11,6 +11,7 @@ from torch import Tensor
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.rendering.antialias import antialias
 from focus_backend.rendering.camera import Camera
+from focus_backend.rendering.execution import Execution, is_compiled
 from focus_backend.rendering.normals import vertex_normals
 from focus_backend.rendering.rasterize import Backend, barycentric_coordinates, rasterize
 from focus_backend.rendering.shading import shade_pixels
@@ -69,6 +70,7 @@ def render(
     background: Float[Tensor, "b h w 3"] | None = None,
     antialiased: bool = True,
     backend: Backend = "auto",
+    execution: Execution = "auto",
 ) -> Rendering:
     """Render faces; differentiable in vertices, albedo, lighting, camera and background.
 
@@ -86,8 +88,10 @@ def render(
         background: sRGB picture behind the face; black without.
         antialiased: blend silhouettes.
         backend: of `rasterize`.
+        execution: of all else: compiled for the CPU, or dense torch, by which nothing on CUDA waits for the device.
     """
-    return render_mesh(MeshTopology.of(model, region), vertices, albedo, lighting, camera, background, antialiased, backend)
+    topology = MeshTopology.of(model, region)
+    return render_mesh(topology, vertices, albedo, lighting, camera, background, antialiased, backend, execution)
 
 
 def render_mesh(
@@ -99,6 +103,7 @@ def render_mesh(
     background: Float[Tensor, "b h w 3"] | None = None,
     antialiased: bool = True,
     backend: Backend = "auto",
+    execution: Execution = "auto",
 ) -> Rendering:
     """`render` for any mesh with texture coordinates; its vertices in the frame that the camera calls model space."""
     batch = len(vertices)
@@ -106,22 +111,22 @@ def render_mesh(
     in_camera = camera.to_camera_space(vertices)
     points = camera.to_screen(in_camera)
     head_ids = rasterize(points, topology.triangles, camera.height, camera.width, cull_backfaces=True, backend=backend)
-    ids = show_region(head_ids, topology)
-    normals = vertex_normals(in_camera, topology.triangles)
+    ids = show_region(head_ids, topology, execution)
+    normals = vertex_normals(in_camera, topology.triangles, execution)
     albedo = albedo.expand(batch, -1, -1, -1)
-    shaded = shade_pixels(points, normals, albedo, lighting.expand(batch, -1, -1), ids, topology)
+    shaded = shade_pixels(points, normals, albedo, lighting.expand(batch, -1, -1), ids, topology, execution)
     mask = ids >= 0
     image = shaded.image
     if background is not None:
         image = torch.where(mask[..., None], image, background)
     if antialiased:
-        image = antialias(image, points, head_ids, topology)
+        image = antialias(image, points, head_ids, topology, execution)
     return Rendering(image, mask, shaded.albedo, shaded.normals, ids, shaded.barycentric, shaded.depth)
 
 
-def show_region(ids: Int[Tensor, "b h w"], topology: MeshTopology) -> Int[Tensor, "b h w"]:
+def show_region(ids: Int[Tensor, "b h w"], topology: MeshTopology, execution: Execution = "auto") -> Int[Tensor, "b h w"]:
     """The ids, -1 where the triangle is not of the region."""
-    if ids.device.type == "cpu":
+    if is_compiled(ids, execution):
         from focus_backend.rendering.kernels_raster import keep_region
 
         shown = torch.empty_like(ids)

@@ -9,7 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
+from focus_backend.rendering.dense import barycentric_of_origin, corners_from_pixels, gather_corners, keep_seen, spread_triangles
+from focus_backend.rendering.execution import Execution, is_compiled
 from focus_backend.rendering.lighting import (
     SH_BAND0,
     SH_BAND1,
@@ -21,10 +24,12 @@ from focus_backend.rendering.lighting import (
     SRGB_OFFSET,
     SRGB_SLOPE,
     encode_srgb,
-    spherical_harmonics,
+    shade,
 )
-from focus_backend.rendering.rasterize import barycentric_at
 from focus_backend.rendering.topology import MeshTopology
+
+# Bounds the memory of the dense way to about 1 GB.
+PIXELS_AT_A_TIME = 1 << 21
 
 
 class ShadedPixels(NamedTuple):
@@ -52,8 +57,9 @@ def shade_pixels(
     lighting: Float[Tensor, "b 9 3"],
     ids: Int[Tensor, "b h w"],
     topology: MeshTopology,
+    execution: Execution = "auto",
 ) -> ShadedPixels:
-    """Shade the pixels where ids >= 0; differentiable in the first four. Compiled on the CPU, torch elsewhere.
+    """Shade the pixels where ids >= 0; differentiable in the first four.
 
     Args:
         points: (x px, y px, depth > 0) of the vertices.
@@ -62,8 +68,9 @@ def shade_pixels(
         lighting: spherical-harmonics coefficients x RGB, camera space.
         ids: triangle seen at each pixel, -1 for none.
         topology: of the mesh; its `in_region` is not looked at.
+        execution: compiled, or dense torch.
     """
-    if points.device.type == "cpu":
+    if is_compiled(points, execution):
         uv = topology.uv.to(points.dtype)
         return ShadedPixels(*_ShadePixels.apply(points, normals, albedo, lighting, ids, topology.triangles, uv))
     return shade_pixels_torch(points, normals, albedo, lighting, ids, topology)
@@ -77,42 +84,59 @@ def shade_pixels_torch(
     ids: Int[Tensor, "b h w"],
     topology: MeshTopology,
 ) -> ShadedPixels:
-    """`shade_pixels` in plain torch, on the seen pixels only."""
-    image, row, column = (ids >= 0).nonzero(as_tuple=True)
-    seen = ids[image, row, column]
-    corners = topology.triangles.long()[seen]
-    pixels = torch.stack([column, row], dim=-1).to(points.dtype) + 0.5
-    seen_points = points[image[:, None], corners]
-    barycentric = barycentric_at(seen_points, pixels)
-    unit = (normals[image[:, None], corners] * barycentric[..., None]).sum(1)
-    unit = torch.nn.functional.normalize(unit, dim=-1)
-    uv = (topology.uv.to(points.dtype)[seen] * barycentric[..., None]).sum(1)
-    value = sample_texture(albedo, image, uv)
+    """`shade_pixels` in plain torch, on every pixel, seen or not, so that no shape depends on the picture.
+
+    A part of the batch at a time; the backward pass computes a part's intermediate values again instead of keeping those of all.
+    """
+    if ids.numel() == 0 or len(topology.triangles) == 0:
+        nothing = points.new_zeros(*ids.shape, 3)
+        return ShadedPixels(nothing, nothing, nothing, nothing, nothing[..., 0])
+    size = max(1, PIXELS_AT_A_TIME // max(1, ids.shape[1] * ids.shape[2]))
+    given = zip(*(values.split(size) for values in (points, normals, albedo, lighting, ids)), strict=True)
+    parts = [_shade_part(points, normals, albedo, lighting, ids, topology) for points, normals, albedo, lighting, ids in given]
+    image, value, unit, barycentric, depth = (torch.cat(maps) for maps in zip(*parts, strict=True))
+    return ShadedPixels(image, value, unit, barycentric, depth)
+
+
+def _shade_part(points: Tensor, normals: Tensor, albedo: Tensor, lighting: Tensor, ids: Tensor, topology: MeshTopology) -> ShadedPixels:
+    """Some images of the batch; with gradients, only the inputs are kept for the backward pass."""
+    given = (points, normals, albedo, lighting, ids, topology)
+    if not torch.is_grad_enabled():
+        return _shade_every_pixel(*given)
+    # There is nothing random in it, and to save the generator's state would make the host wait.
+    return checkpoint(_shade_every_pixel, *given, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
+
+
+def _shade_every_pixel(
+    points: Float[Tensor, "b v 3"],
+    normals: Float[Tensor, "b v 3"],
+    albedo: Float[Tensor, "b rows columns 3"],
+    lighting: Float[Tensor, "b 9 3"],
+    ids: Int[Tensor, "b h w"],
+    topology: MeshTopology,
+) -> ShadedPixels:
+    """All maps at once."""
+    triangle = spread_triangles(ids, len(topology.triangles))
+    corners = gather_corners(torch.cat([points, normals], dim=-1), topology.triangles, triangle)
+    seen = corners_from_pixels(corners[..., :3], ids)
+    barycentric = barycentric_of_origin(seen)
+    unit = torch.nn.functional.normalize((corners[..., 3:] * barycentric[..., None]).sum(2), dim=-1)
+    uv = topology.uv.to(points.dtype).index_select(0, triangle.flatten()).view(*triangle.shape, 3, 2)
+    value = sample_texture(albedo, (uv * barycentric[..., None]).sum(2))
     # A triangle's nearness is linear on the screen, so the depth is the perspective-weighted mean of the corners' depths.
-    depth = (barycentric * seen_points[..., 2]).sum(1)
-    shading = (spherical_harmonics(unit)[:, :, None] * lighting[image]).sum(1)
-    flat = (image * ids.shape[1] + row) * ids.shape[2] + column
-    maps = (encode_srgb(value * shading), value, unit, barycentric, depth)
-    return ShadedPixels(*(_scatter(values, flat, ids.shape) for values in maps))
+    depth = (barycentric * seen[..., 2]).sum(2)
+    maps = (encode_srgb(value * shade(unit, lighting)), value, unit, barycentric, depth)
+    return ShadedPixels(*(keep_seen(values, ids) for values in maps))
 
 
-def sample_texture(texture: Float[Tensor, "b rows columns 3"], image: Int[Tensor, "n"], uv: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3"]:
-    """Bilinear lookup at uv (origin bottom left, texel centres at +0.5) in the texture of each point's image."""
-    rows, columns = texture.shape[1:3]
-    x = (uv[:, 0] * columns - 0.5).clamp(0, columns - 1)
-    y = ((1 - uv[:, 1]) * rows - 0.5).clamp(0, rows - 1)
-    left = x.detach().long().clamp(0, max(columns - 2, 0))
-    top = y.detach().long().clamp(0, max(rows - 2, 0))
-    right, bottom = (left + 1).clamp(max=columns - 1), (top + 1).clamp(max=rows - 1)
-    along_x, along_y = (x - left)[:, None], (y - top)[:, None]
-    upper = texture[image, top, left] * (1 - along_x) + texture[image, top, right] * along_x
-    lower = texture[image, bottom, left] * (1 - along_x) + texture[image, bottom, right] * along_x
-    return upper * (1 - along_y) + lower * along_y
-
-
-def _scatter(values: Tensor, flat: Tensor, shape: torch.Size) -> Tensor:
-    """Values of the seen pixels as a map, zero elsewhere."""
-    return values.new_zeros(shape.numel(), *values.shape[1:]).index_copy(0, flat, values).unflatten(0, shape)
+def sample_texture(texture: Float[Tensor, "b rows columns 3"], uv: Float[Tensor, "b n 2"]) -> Float[Tensor, "b n 3"]:
+    """Bilinear lookup at uv (origin bottom left, texel centres at +0.5), clamped at the borders."""
+    # [-1, 1] spans the texture from border to border, not from texel centre to texel centre.
+    grid = torch.stack([2 * uv[..., 0] - 1, 1 - 2 * uv[..., 1]], dim=-1)
+    found = torch.nn.functional.grid_sample(
+        texture.permute(0, 3, 1, 2), grid[:, None], mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return found[:, :, 0].transpose(1, 2)
 
 
 def _kernel_constants(dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -124,6 +124,7 @@ def test_compiled_and_torch_find_the_same_crossings(dtype):
     ids = rasterize(points, topology.triangles, 40, 48, cull_backfaces=True)
     ours = edge_crossings(points, ids, topology)
     theirs = edge_crossings_torch(points, ids, topology, DEPTH_TOLERANCE)
+    theirs = theirs[theirs[:, 0] >= 0]
     assert len(ours) > 120
     assert sorted(ours.tolist()) == sorted(theirs.tolist())
 
