@@ -28,6 +28,9 @@ class ReconstructOptions:
     model: str = "anny"
     landmarks: str = "mediapipe"
     landmarks_file: Path | None = None
+    method: str = "auto"
+    weights: str | None = None
+    misfit: bool = True
     faces: str = "all"
     recursive: bool = False
     skip_existing: bool = False
@@ -98,15 +101,9 @@ def choose_device(name: str) -> str:
     Raises:
         ConfigError: no such device here.
     """
-    import torch
+    from focus_backend.reconstruction import method
 
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise ConfigError(f"--device {name} is not available here", "use --device cpu, or leave it out") from None
-    return name
+    return method.choose_device(name)
 
 
 def _load(options: ReconstructOptions) -> FaceReconstructor:
@@ -120,7 +117,14 @@ def _load(options: ReconstructOptions) -> FaceReconstructor:
     from focus_backend.reconstruction.reconstructor import Reconstructor
 
     device = options.device if options.device == "auto" else choose_device(options.device)
-    return Reconstructor.load(model=options.model, landmarks=options.landmarks, device=device)
+    return Reconstructor.load(
+        model=options.model,
+        landmarks=options.landmarks,
+        device=device,
+        method=options.method,
+        weights=options.weights,
+        misfit=options.misfit,
+    )
 
 
 def _read_landmarks(path: Path) -> Detection:

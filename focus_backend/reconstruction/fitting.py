@@ -14,6 +14,7 @@ from torch import Tensor
 
 from focus_backend.landmarks.calibration import LandmarkNoise
 from focus_backend.morphable.face_model import FaceModel
+from focus_backend.networks.frame import turn_lighting
 from focus_backend.photo import FaceCrop, crop_face
 from focus_backend.reconstruction.landmark_fit import LandmarkTerm
 from focus_backend.reconstruction.outliers import ColourNoise, Evidence, colour_noise, inlier_probability, log_evidence, without_specks
@@ -28,7 +29,7 @@ from focus_backend.reconstruction.photometric_fit import (
     view,
 )
 from focus_backend.reconstruction.pixels import PixelTables
-from focus_backend.reconstruction.state import CameraPrior, FaceState
+from focus_backend.reconstruction.state import CameraPrior, CoefficientPrior, FacePrior, FaceState
 from focus_backend.rendering import ambient_lighting, decode_srgb
 
 # The crop is the landmarks' extent with room for hair and background, which teach what outliers look like.
@@ -60,7 +61,7 @@ Mask = Float[np.ndarray, "size size"]
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted face.
+    """A face as it was understood, by the fit or by the networks.
 
     Attributes:
         state: theta.
@@ -68,6 +69,7 @@ class Fit:
         region: the rendered region on `crop`.
         crop: where the mask lies in the photo.
         noise: standard deviation of the inliers' colour residuals.
+        principal_point: of the state's camera, photo pixels.
     """
 
     state: FaceState
@@ -75,6 +77,29 @@ class Fit:
     region: Bool[np.ndarray, "size size"]
     crop: FaceCrop
     noise: float
+    principal_point: Float[Tensor, "2"]
+
+    def inlier_on(self, grid_to_photo: Float[np.ndarray, "2 3"], height: int, width: int) -> Float[np.ndarray, "height width"]:
+        """Probability of face on another pixel grid, as far as the region covers it; -1 beyond.
+
+        Args:
+            grid_to_photo: affine map of the grid's pixels (centres at +0.5) to photo pixels.
+            height: rows of the grid.
+            width: columns of the grid.
+        """
+        to_grid = np.linalg.inv(grid_to_photo[:, :2])
+        linear = to_grid @ self.crop.crop_to_photo[:, :2]
+        # cv2 puts pixel centres at whole numbers, we put them at +0.5.
+        offset = to_grid @ (self.crop.crop_to_photo[:, 2] - grid_to_photo[:, 2]) + linear @ np.full(2, 0.5) - 0.5
+        matrix = np.column_stack([linear, offset])
+
+        def moved(values: np.ndarray) -> np.ndarray:
+            return cv2.warpAffine(values.astype(np.float32), matrix, (width, height), flags=cv2.INTER_LINEAR)
+
+        # At the region's edge only a part of the crop's neighbours lie in it.
+        covered = moved(self.region)
+        probability = (moved(self.inlier) / np.maximum(covered, 1e-3)).clip(0, 1)
+        return np.where(covered > 0, probability, -1).astype(np.float32)
 
 
 class FaceFitter:
@@ -91,12 +116,26 @@ class FaceFitter:
         noise: LandmarkNoise,
         prior: CameraPrior,
         report: Callable[[float], None] = lambda fraction: None,
+        *,
+        known: FacePrior | None = None,
+        guess: Fit | None = None,
     ) -> Fit:
         """Theta and mask of the face whose landmark fit is `start`.
+
+        Args:
+            photo: RGB, sRGB-encoded.
+            start: theta of the landmark fit.
+            landmarks: the evidence it was made from.
+            noise: of the landmarks.
+            prior: of the camera.
+            report: is told the fraction that is done.
+            known: prior of the coefficients; the face model's own by default.
+            guess: of the same face, whose albedo, lighting and mask are one more start for the EM.
 
         Raises:
             FitError: nothing of the face is visible.
         """
+        known = known or FacePrior.standard(self.tables.model)
         points = landmarks.observed.cpu().numpy()
         centre = (points.min(0) + points.max(0)) / 2
         side = float(np.ptp(points, axis=0).max()) * (1 + 2 * CROP_MARGIN)
@@ -104,46 +143,51 @@ class FaceFitter:
         def crop(size: int) -> FaceCrop:
             return crop_face(photo, (float(centre[0]), float(centre[1])), side, size)
 
-        picture = picture_of(crop(COARSE), BLUR)
-        state, mask = self._light(start, picture, prior)
+        coarse = crop(COARSE)
+        picture = picture_of(coarse, BLUR)
+        seen = view(self.tables, start, picture, prior)
+        starts = _starts(start, seen, picture.size) + ([] if guess is None else _start_of(guess, start, seen, coarse))
+        state, mask = self._light(seen, picture, starts, known.albedo)
         report(0.3)
         landmarks = _without_hidden(landmarks, noise, picture, mask)
         for _ in range(COARSE_ROUNDS):
-            state, mask = self._round(state, picture, prior, landmarks, mask)
+            state, mask = self._round(state, picture, prior, landmarks, mask, known)
         report(0.5)
         picture = picture_of(crop(FINE), BLUR)
         mask = cv2.resize(mask, (FINE, FINE), interpolation=cv2.INTER_LINEAR)
         for step in range(FINE_ROUNDS):
-            state, mask = self._round(state, picture, prior, landmarks, mask)
+            state, mask = self._round(state, picture, prior, landmarks, mask, known)
             report(0.6 + 0.3 * step / FINE_ROUNDS)
         return self._finish(state, crop(MASK), prior, mask)
 
-    def _light(self, state: FaceState, picture: Picture, prior: CameraPrior) -> tuple[FaceState, Mask]:
-        """Albedo, lighting and mask for the landmark fit's geometry: EM from several first masks, of which the most probable end wins."""
-        seen = view(self.tables, state, picture, prior)
-        ends = [self._light_from(state, seen, picture, first) for first in _first_masks(seen, picture.size)]
+    def _light(self, seen: View, picture: Picture, starts: list[tuple[FaceState, Mask]], known: CoefficientPrior) -> tuple[FaceState, Mask]:
+        """Albedo, lighting and mask for the landmark fit's geometry: EM from several starts, of which the most probable end wins."""
+        ends = [self._light_from(state, seen, picture, first, known) for state, first in starts]
         return max(ends, key=lambda end: end[0])[1:]
 
-    def _light_from(self, state: FaceState, seen: View, picture: Picture, mask: Mask) -> tuple[float, FaceState, Mask]:
+    def _light_from(
+        self, state: FaceState, seen: View, picture: Picture, mask: Mask, known: CoefficientPrior
+    ) -> tuple[float, FaceState, Mask]:
         """Log probability, state and mask at the end of an EM for albedo and lighting."""
         rows, columns = seen.pixels.rows, seen.pixels.columns
-        state = dataclasses.replace(state, lighting=_first_light(seen, torch.from_numpy(mask)[rows, columns]))
         seen = seen.relit(self.tables, state)
         for step in range(TRIAL_HELD_ROUNDS + TRIAL_ROUNDS):
             inlier = torch.from_numpy(mask)[rows, columns]
-            state = solve_appearance(self.tables, state, seen, inlier, noise_level(seen.residual, inlier))
+            state = solve_appearance(self.tables, state, seen, inlier, noise_level(seen.residual, inlier), known)
             seen = seen.relit(self.tables, state)
             if step >= TRIAL_HELD_ROUNDS - 1:
                 mask = inlier_probability(_evidence(seen, picture), _colour_noise(seen, inlier), mask, TRIAL_LOG_ODDS)
         area = len(seen.pixels) * seen.pixel_area
         data = log_evidence(_evidence(seen, picture), mask) * area / TRIAL_AREA
-        return data + log_appearance_prior(state), state, mask
+        return data + log_appearance_prior(state, known), state, mask
 
-    def _round(self, state: FaceState, picture: Picture, prior: CameraPrior, landmarks: LandmarkTerm, mask: Mask) -> tuple[FaceState, Mask]:
+    def _round(
+        self, state: FaceState, picture: Picture, prior: CameraPrior, landmarks: LandmarkTerm, mask: Mask, known: FacePrior
+    ) -> tuple[FaceState, Mask]:
         """One E-step and one M-step."""
         seen = view(self.tables, state, picture, prior)
         mask, inlier, noise = _expect(seen, picture, mask)
-        return solve_all(self.tables, state, seen, inlier, noise, picture, prior, landmarks), mask
+        return solve_all(self.tables, state, seen, inlier, noise, picture, prior, landmarks, known), mask
 
     def _finish(self, state: FaceState, crop: FaceCrop, prior: CameraPrior, mask: Mask) -> Fit:
         """The last E-steps, at full resolution."""
@@ -154,7 +198,7 @@ class FaceFitter:
             mask, _, noise = _expect(seen, picture, mask)
         region = _region(seen, picture.size)
         mask = without_specks(mask, region, LEAST_OUTLIER_AREA / seen.pixel_area, LEAST_FACE_AREA / seen.pixel_area)
-        return Fit(state, mask, region, crop, noise)
+        return Fit(state, mask, region, crop, noise, prior.principal_point)
 
 
 def _expect(seen: View, picture: Picture, mask: Mask) -> tuple[Mask, Float[Tensor, "pixels"], float]:
@@ -185,6 +229,26 @@ def _region(seen: View, size: int) -> Bool[np.ndarray, "size size"]:
     region = np.zeros((size, size), bool)
     region[seen.pixels.rows.numpy(), seen.pixels.columns.numpy()] = True
     return region
+
+
+def _starts(state: FaceState, seen: View, size: int) -> list[tuple[FaceState, Mask]]:
+    """The state under plain light that suits each of the first masks."""
+    rows, columns = seen.pixels.rows, seen.pixels.columns
+    masks = _first_masks(seen, size)
+    return [(dataclasses.replace(state, lighting=_first_light(seen, torch.from_numpy(mask)[rows, columns])), mask) for mask in masks]
+
+
+def _start_of(guess: Fit, state: FaceState, seen: View, crop: FaceCrop) -> list[tuple[FaceState, Mask]]:
+    """The state with a guess's albedo, lighting and mask; nothing where the guess sees hardly any face."""
+    region = _region(seen, len(crop.pixels))
+    inlier = guess.inlier_on(crop.crop_to_photo, *region.shape)
+    # Where the guess's face does not reach nothing speaks against face.
+    mask = np.where(region, np.where(inlier < 0, 1, inlier), 0).astype(np.float32)
+    if mask[region].mean() <= LEAST_PART:
+        return []
+    # The two cameras look at the face from slightly different sides.
+    lighting = turn_lighting(guess.state.lighting, state.rotation @ guess.state.rotation.mT)
+    return [(dataclasses.replace(state, albedo=guess.state.albedo, lighting=lighting), mask)]
 
 
 def _first_masks(seen: View, size: int) -> list[Mask]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from focus_backend.errors import FitError
 from focus_backend.morphable.face_model import FaceModel, SurfacePoints
-from focus_backend.reconstruction.state import POSE_SIZE, CameraPrior, FaceState
+from focus_backend.reconstruction.state import POSE_SIZE, CameraPrior, CoefficientPrior, FaceState
 from focus_backend.rendering import ambient_lighting
 from focus_backend.rendering.camera import cross_matrix
 
@@ -114,11 +115,20 @@ def pose_jacobian(
     return torch.cat([turn, slope, from_centre[..., None]], dim=-1)
 
 
-def initial_state(model: FaceModel, term: LandmarkTerm, prior: CameraPrior) -> FaceState:
-    """The mean face turned towards the camera, at the roll, distance and place that map its points best onto the landmarks."""
+def initial_state(model: FaceModel, term: LandmarkTerm, prior: CameraPrior, geometry: Float[Tensor, "geometry"] | None = None) -> FaceState:
+    """The face turned towards the camera, at the roll, distance and place that map its points best onto the landmarks.
+
+    Args:
+        model: its face model.
+        term: the landmarks.
+        prior: of the camera.
+        geometry: shape then expression of the face, standard deviations; the mean face by default.
+    """
     like = term.mean
     focal = math.exp(prior.log_focal)
-    flat = term.mean[:, :2] - term.mean[:, :2].mean(0)
+    geometry = like.new_zeros(len(term.basis)) if geometry is None else geometry.to(like)
+    points = term.mean + torch.tensordot(geometry, term.basis, dims=1)
+    flat = points[:, :2] - points[:, :2].mean(0)
     seen = (term.observed - prior.principal_point) * like.new_tensor([1.0, -1.0])
     middle = seen.mean(0)
     # The turn of two flat point sets against each other is the phase of one complex number; of a profile too, for its height tells.
@@ -130,28 +140,45 @@ def initial_state(model: FaceModel, term: LandmarkTerm, prior: CameraPrior) -> F
     distance = focal * flat.norm() / (seen - middle).norm().clamp(min=1e-6)
     place = torch.cat([middle * distance / focal, -distance[None]])
     return FaceState(
-        shape=like.new_zeros(model.shape_size),
-        expression=like.new_zeros(model.expression_size),
+        shape=geometry[: model.shape_size],
+        expression=geometry[model.shape_size :],
         albedo=like.new_zeros(model.albedo_size),
         lighting=ambient_lighting(1.0, dtype=torch.float64).to(model.device),
         rotation=rotation,
-        translation=place - rotation @ term.mean.mean(0),
+        translation=place - rotation @ points.mean(0),
         log_focal=like.new_tensor(prior.log_focal),
     )
 
 
-def fit_landmarks(model: FaceModel, term: LandmarkTerm, prior: CameraPrior) -> FaceState:
+def fit_landmarks(
+    model: FaceModel,
+    term: LandmarkTerm,
+    prior: CameraPrior,
+    coefficients: CoefficientPrior | None = None,
+    start: Float[Tensor, "geometry"] | None = None,
+) -> FaceState:
     """Theta (without albedo and lighting) that is most probable given the landmarks.
+
+    Args:
+        model: the face model.
+        term: the landmarks.
+        prior: of the camera.
+        coefficients: prior of shape and expression; the face model's own by default.
+        start: shape then expression that are held while the pose is found; the prior's mean by default.
 
     Raises:
         FitError: the landmarks admit no face in front of the camera.
     """
-    state = initial_state(model, term, prior)
     geometry = model.shape_size + model.expression_size
+    coefficients = coefficients or CoefficientPrior.standard(geometry)
+    held = coefficients if start is None else dataclasses.replace(coefficients, mean=start)
+    state = initial_state(model, term, prior, held.mean)
     for iteration in range(_ITERATIONS):
         matrix, right, _ = term.normal_equations(state, prior)
-        hold = _HOLD if iteration < _POSE_ITERATIONS else 1.0
-        add_prior(matrix, right, state, prior, hold)
+        if iteration < _POSE_ITERATIONS:
+            add_prior(matrix, right, state, prior, held, _HOLD)
+        else:
+            add_prior(matrix, right, state, prior, coefficients)
         # A little damping keeps the turn bounded while the face is still far off.
         turn = torch.arange(geometry, geometry + 3)
         matrix[turn, turn] += 0.1
@@ -174,13 +201,30 @@ def solve_step(matrix: Float[Tensor, "n n"], right: Float[Tensor, "n"]) -> Float
     return step
 
 
-def add_prior(matrix: Float[Tensor, "n n"], right: Float[Tensor, "n"], state: FaceState, prior: CameraPrior, hold: float = 1.0) -> None:
-    """Adds the regulariser of shape and expression and the focal length's prior to normal equations, in place."""
-    coefficients = torch.cat([state.shape, state.expression])
-    count = len(coefficients)
+def add_prior(
+    matrix: Float[Tensor, "n n"],
+    right: Float[Tensor, "n"],
+    state: FaceState,
+    prior: CameraPrior,
+    coefficients: CoefficientPrior | None = None,
+    hold: float = 1.0,
+) -> None:
+    """Adds the priors of shape and expression and of the focal length to normal equations, in place.
+
+    Args:
+        matrix: Gauss-Newton matrix over (shape, expression, pose).
+        right: right-hand side.
+        state: where they hold.
+        prior: of the camera.
+        coefficients: of shape and expression; the face model's own by default.
+        hold: how often the priors count.
+    """
+    values = torch.cat([state.shape, state.expression])
+    count = len(values)
+    known = coefficients or CoefficientPrior.standard(count)
     index = torch.arange(count)
-    matrix[index, index] += hold
-    right[:count] -= hold * coefficients
+    matrix[index, index] += hold * known.precision
+    right[:count] -= hold * known.precision * (values - known.mean)
     weight = hold / prior.log_focal_spread**2
     matrix[count + POSE_SIZE - 1, count + POSE_SIZE - 1] += weight
     right[count + POSE_SIZE - 1] -= weight * (float(state.log_focal) - prior.log_focal)

@@ -24,7 +24,7 @@ from focus_backend.reconstruction.pixels import (
     predict,
     visible_pixels,
 )
-from focus_backend.reconstruction.state import LIGHTING_SIZE, POSE_SIZE, CameraPrior, FaceState
+from focus_backend.reconstruction.state import LIGHTING_SIZE, POSE_SIZE, CameraPrior, CoefficientPrior, FacePrior, FaceState
 from focus_backend.rendering import Camera, spherical_harmonics
 from focus_backend.rendering.normals import vertex_normals
 
@@ -140,12 +140,19 @@ def noise_level(residual: Float[Tensor, "pixels 3"], inlier: Float[Tensor, "pixe
     return float(size[order[min(middle, len(order) - 1)]]) / 0.78
 
 
-def solve_appearance(tables: PixelTables, state: FaceState, seen: View, inlier: Float[Tensor, "pixels"], noise: float) -> FaceState:
-    """One step on albedo and lighting only."""
+def solve_appearance(
+    tables: PixelTables,
+    state: FaceState,
+    seen: View,
+    inlier: Float[Tensor, "pixels"],
+    noise: float,
+    known: CoefficientPrior | None = None,
+) -> FaceState:
+    """One step on albedo and lighting only; `known` is the prior of albedo, by default the face model's own."""
     jacobian = appearance_jacobian(tables, seen.pixels, seen.harmonics, seen.prediction)
     matrix, right = _normal_equations(jacobian, seen, inlier, noise, CAUTIOUS_AREA)
     albedo = len(state.albedo)
-    _add_appearance_prior(matrix, right, state)
+    _add_appearance_prior(matrix, right, state, known)
     step = solve_step(matrix, right)
     zero = step.new_zeros(tables.geometry_size), step.new_zeros(POSE_SIZE)
     return state.moved(*zero, step[:albedo], step[albedo:])
@@ -160,8 +167,13 @@ def solve_all(
     picture: Picture,
     prior: CameraPrior,
     landmarks: LandmarkTerm,
+    known: FacePrior | None = None,
 ) -> FaceState:
-    """One step on everything: shape, expression, pose, focal length, albedo and lighting."""
+    """One step on everything: shape, expression, pose, focal length, albedo and lighting.
+
+    `known` is the prior of the coefficients, by default the face model's own.
+    """
+    known = known or FacePrior.standard(tables.model)
     camera = picture.camera(state, prior)
     gradient = picture.gradient[seen.pixels.rows, seen.pixels.columns]
     geometry = geometry_jacobian(tables, state, seen.vertices, seen.pixels, seen.prediction, gradient, camera)
@@ -172,8 +184,8 @@ def solve_all(
     landmark_matrix, landmark_right, _ = landmarks.normal_equations(state, prior)
     matrix[:count, :count] += landmark_matrix
     right[:count] += landmark_right
-    add_prior(matrix[:count, :count], right[:count], state, prior)
-    _add_appearance_prior(matrix[count:, count:], right[count:], state)
+    add_prior(matrix[:count, :count], right[:count], state, prior, known.geometry)
+    _add_appearance_prior(matrix[count:, count:], right[count:], state, known.albedo)
     step = solve_step(matrix, right)
     size = tables.geometry_size
     albedo = count + len(state.albedo)
@@ -194,12 +206,15 @@ def _normal_equations(
     return (rows.T @ rows).double(), (rows.T @ values).double()
 
 
-def _add_appearance_prior(matrix: Float[Tensor, "n n"], right: Float[Tensor, "n"], state: FaceState) -> None:
-    """Adds the regulariser of albedo and the prior of lighting to normal equations, in place."""
+def _add_appearance_prior(
+    matrix: Float[Tensor, "n n"], right: Float[Tensor, "n"], state: FaceState, known: CoefficientPrior | None
+) -> None:
+    """Adds the priors of albedo and of lighting to normal equations, in place."""
     albedo = len(state.albedo)
+    known = known or CoefficientPrior.standard(albedo)
     index = torch.arange(albedo)
-    matrix[index, index] += 1
-    right[:albedo] -= state.albedo
+    matrix[index, index] += known.precision
+    right[:albedo] -= known.precision * (state.albedo - known.mean)
     precision, deviation = _lighting_deviation(state)
     matrix[albedo : albedo + LIGHTING_SIZE, albedo : albedo + LIGHTING_SIZE] += precision.to(matrix.device)
     right[albedo:] -= (precision @ deviation).to(right.device)
@@ -213,10 +228,11 @@ def _lighting_deviation(state: FaceState) -> tuple[Float[Tensor, "27 27"], Float
     return lighting_precision(float(ambient)), deviation.flatten()
 
 
-def log_appearance_prior(state: FaceState) -> float:
-    """Log prior, up to a constant, of albedo and lighting."""
+def log_appearance_prior(state: FaceState, known: CoefficientPrior | None = None) -> float:
+    """Log prior, up to a constant, of albedo and lighting; `known` is that of albedo, by default the face model's own."""
     precision, deviation = _lighting_deviation(state)
-    return -0.5 * float(state.albedo.square().sum()) - 0.5 * float(deviation @ precision @ deviation)
+    known = known or CoefficientPrior.standard(len(state.albedo))
+    return known.log_density(state.albedo) - 0.5 * float(deviation @ precision @ deviation)
 
 
 def lighting_precision(ambient: float) -> Float[Tensor, "27 27"]:

@@ -2,75 +2,90 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from focus_backend.errors import ConfigError, FitError, NoFaceError
 from focus_backend.landmarks import DEFAULT_DETECTOR, Detection, LandmarkDetector, create_detector
-from focus_backend.landmarks.calibration import DetectorCalibration
-from focus_backend.landmarks.calibration_store import calibration_for, independent_noise
-from focus_backend.landmarks.user import check_inside, embed_names
+from focus_backend.landmarks.user import check_inside
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.morphable.store import load_model
 from focus_backend.photo import Photo
-from focus_backend.reconstruction.fitting import POOR_NOISE, FaceFitter, Fit
-from focus_backend.reconstruction.landmark_fit import LandmarkTerm, fit_landmarks, landmark_term
+from focus_backend.reconstruction.fitting import POOR_NOISE, Fit
+from focus_backend.reconstruction.method import misfit_for, weights_for
+from focus_backend.reconstruction.misfit import apply_misfit
+from focus_backend.reconstruction.network import FaceNetworks
 from focus_backend.reconstruction.result import Reconstruction
-from focus_backend.reconstruction.state import CameraPrior
+from focus_backend.reconstruction.strategy import Clock, FitStrategy, FoundFace, NetworkStrategy, Progress, Strategy
 from focus_backend.rendering import Camera, render
 from focus_backend.rendering.texture import bake_texture, enlarge_albedo
 
-Progress = Callable[[str, float], None]
-
 TEXTURE_SIZE = 1024
-# Photos are taken with anything from a phone at arm's length to a portrait lens: 50 mm on full frame, within a factor of 1.8.
-FOCAL_LENGTH_IN_SIDES = 1.4
-LOG_FOCAL_SPREAD = 0.6
-# Real photos err more than renders.
-NOISE_INFLATION = 2.0
 FACE_PROBABILITY = 0.5
 
 
-@dataclass(frozen=True)
-class _FoundFace:
-    """A face of a photo and how to read its landmarks."""
-
-    detection: Detection
-    calibration: DetectorCalibration
-
-
 class Reconstructor:
-    """Reconstructs faces by fitting a face model. Built once with `load`; calls may come from any thread."""
+    """Reconstructs faces with a face model. Built once with `load`; calls may come from any thread.
 
-    def __init__(self, model: FaceModel, detector: LandmarkDetector) -> None:
+    Args:
+        model: the face model, on the CPU.
+        detector: finds the faces.
+        strategy: how they are understood; the fit by default.
+        misfit: E_MP of eq 11, model space, mm, which is taken off neutral faces; None for none.
+    """
+
+    def __init__(
+        self,
+        model: FaceModel,
+        detector: LandmarkDetector,
+        strategy: Strategy | None = None,
+        misfit: Float[Tensor, "v 3"] | None = None,
+    ) -> None:
         self.model = model
         self.detector = detector
-        self._fitter = FaceFitter(model)
-        self._calibration: DetectorCalibration | None = None
-        self._precision: Float[Tensor, "coordinates coordinates"] | None = None
+        self.strategy = strategy or FitStrategy(model, detector)
+        self._misfit = misfit
 
     @classmethod
-    def load(cls, model: str | Path | FaceModel = "anny", landmarks: str = DEFAULT_DETECTOR, device: str = "cpu") -> Reconstructor:
-        """A reconstructor for a face model (name, file or loaded) and a landmark detector by name.
+    def load(
+        cls,
+        model: str | Path | FaceModel = "anny",
+        landmarks: str = DEFAULT_DETECTOR,
+        device: str = "cpu",
+        method: str = "auto",
+        weights: str | Path | None = None,
+        misfit: bool = True,
+    ) -> Reconstructor:
+        """A reconstructor for a face model, a landmark detector and a method.
+
+        Args:
+            model: name, file, or loaded.
+            landmarks: the detector's name.
+            device: of the networks: "auto", "cpu", "cuda", ...; everything else runs on the CPU.
+            method: "fit" without networks, "network" for their answer alone, "refine" for the fit from it; "auto" is "refine" where there
+                are weights and "fit" where there are none.
+            weights: name or folder; those that come with the package by default.
+            misfit: take the misfit prior off, if the weights have one that was made with this method.
 
         Raises:
             ModelError: the model cannot be loaded.
             LandmarkError, MissingDependencyError: there is no such detector, or its package or weights are absent.
-            ConfigError: the device is not one that fitting works on.
+            ConfigError: there is no such method, or it does not work on the device or with weights.
+            WeightsError: the method needs weights and there are none, or they are damaged or for another face model.
         """
-        if device not in ("cpu", "auto"):
-            raise ConfigError(f"device {device!r} cannot be used for fitting", "use --device cpu; a GPU serves the networks only")
         loaded = model if isinstance(model, FaceModel) else load_model(model)
-        return cls(loaded, create_detector(landmarks))
+        found = weights_for(method, weights, loaded, device)
+        if found is None and device not in ("cpu", "auto"):
+            raise ConfigError(f"device {device!r} cannot be used for fitting", "use --device cpu; a GPU serves the networks only")
+        detector = create_detector(landmarks)
+        networks = None if found is None else FaceNetworks(found, loaded)
+        strategy: Strategy = FitStrategy(loaded, detector, networks)
+        if method == "network" and networks is not None:
+            strategy = NetworkStrategy(networks)
+        return cls(loaded, detector, strategy, misfit_for(strategy.method, found) if misfit else None)
 
     def reconstruct(
         self,
@@ -94,20 +109,28 @@ class Reconstructor:
             FitError: no face was understood.
         """
         report = progress or (lambda stage, fraction: None)
-        started = time.perf_counter()
+        timings: dict[str, float] = {}
+        clock = Clock(timings)
         report("finding faces", 0.0)
         faces = self._faces(photo, landmarks)[:max_faces]
-        found = time.perf_counter() - started
+        clock.lap("landmarks")
+        guesses = self.strategy.look(photo, faces)
+        if self.strategy.networks is not None:
+            clock.lap("networks")
+        shared = {stage: seconds / len(faces) for stage, seconds in timings.items()}
         results: list[Reconstruction] = []
         failure: FitError | None = None
-        for index, face in enumerate(faces):
+        for index, (face, guess) in enumerate(zip(faces, guesses, strict=True)):
             begin, share = 0.1 + 0.9 * index / len(faces), 0.9 / len(faces)
 
             def told(stage: str, fraction: float, begin: float = begin, share: float = share) -> None:
                 report(stage, begin + share * fraction)
 
             try:
-                results.append(self._reconstruct_face(photo, face, len(results), found / len(faces), told))
+                timings = dict(shared)
+                clock = Clock(timings)
+                fit = self.strategy.understand(photo, face, guess, clock, told)
+                results.append(self._finish(photo, face, fit, len(results), timings, clock, told))
             except FitError as error:
                 # One of several faces may be a poster or half cut off; the others are still wanted.
                 failure = failure or error
@@ -116,46 +139,24 @@ class Reconstructor:
         report("done", 1.0)
         return results
 
-    def _faces(self, photo: Photo, landmarks: Detection | None) -> list[_FoundFace]:
+    def _faces(self, photo: Photo, landmarks: Detection | None) -> list[FoundFace]:
         if landmarks is not None:
             check_inside(landmarks, photo.width, photo.height)
-            embedding = embed_names(self.model, landmarks.names)
-            return [_FoundFace(landmarks, DetectorCalibration(embedding, independent_noise(embedding)))]
+            return [FoundFace(landmarks, is_users=True)]
         detections = self.detector.detect(photo.pixels)
         if not detections:
             raise NoFaceError(
                 f"no face was found in {photo.name}", "use a photo with a larger face, or give landmarks with --landmarks-file"
             )
-        if self._calibration is None:
-            self._calibration = calibration_for(self.model, self.detector)
-        return [_FoundFace(detection, self._calibration) for detection in detections]
+        return [FoundFace(detection, is_users=False) for detection in detections]
 
-    def _landmark_term(self, face: _FoundFace) -> LandmarkTerm:
-        noise, embedding = face.calibration.noise, face.calibration.embedding
-        if face.calibration is self._calibration and self._precision is not None:
-            precision = self._precision
-        else:
-            precision = noise.precision(inflation=NOISE_INFLATION)
-            if face.calibration is self._calibration:
-                self._precision = precision
-        points = torch.from_numpy(face.detection.points)[embedding.indices]
-        return landmark_term(self.model, embedding.points, points, noise.bias, precision, NOISE_INFLATION)
-
-    def _reconstruct_face(self, photo: Photo, face: _FoundFace, index: int, detection_time: float, report: Progress) -> Reconstruction:
-        timings = {"landmarks": detection_time}
-        clock = _Clock(timings)
-        prior = camera_prior(photo)
-        term = self._landmark_term(face)
-        report("placing the face", 0.05)
-        start = fit_landmarks(self.model, term, prior)
-        clock.lap("landmark_fit")
-        fit = self._fitter.fit(
-            photo.pixels, start, term, face.calibration.noise, prior, lambda fraction: report("fitting", 0.1 + 0.6 * fraction)
-        )
-        clock.lap("fit")
+    def _finish(
+        self, photo: Photo, face: FoundFace, fit: Fit, index: int, timings: dict[str, float], clock: Clock, report: Progress
+    ) -> Reconstruction:
+        """Masks, pictures and corrected geometry of a face that was understood; the same for every strategy."""
         report("drawing", 0.75)
         state = fit.state
-        camera = state.camera(prior.principal_point, photo.width, photo.height)
+        camera = state.camera(fit.principal_point, photo.width, photo.height)
         vertices, albedo = self.model.decode(state.shape.float(), state.expression.float(), state.albedo.float())
         lighting = state.lighting.float()
         rendering, region = draw(self.model, vertices, albedo, lighting, camera)
@@ -163,6 +164,7 @@ class Reconstructor:
         clock.lap("masks_and_rendering")
         texture = bake_texture(photo.pixels, self.model, vertices, camera, lighting, probability, albedo, TEXTURE_SIZE)
         clock.lap("texture")
+        networks = self.strategy.networks
         return Reconstruction(
             model=self.model,
             photo_name=photo.name,
@@ -174,7 +176,7 @@ class Reconstructor:
             lighting=lighting,
             camera=camera,
             landmarks={"detector": face.detection.detector, "points": face.detection.points, "names": face.detection.names},
-            neutral_vertices=self.model.decode_shape(state.shape.float()),
+            neutral_vertices=self._neutral(state.shape.float()),
             albedo_texture=enlarge_albedo(self.model, albedo, TEXTURE_SIZE),
             texture=texture,
             face_mask=face_mask,
@@ -185,42 +187,23 @@ class Reconstructor:
             warnings=(*photo.warnings, *_warnings(fit, face_mask, outlier_mask)),
             photo_sha256=photo.sha256,
             original_size=photo.original_size,
+            method=self.strategy.method,
+            weights_sha256=networks.weights.sha256 if networks is not None else None,
+            misfit=self._misfit is not None,
         )
 
-
-class _Clock:
-    """Writes the seconds since the last lap into a dictionary."""
-
-    def __init__(self, laps: dict[str, float]) -> None:
-        self._laps, self._last = laps, time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self._laps[name], self._last = now - self._last, now
-
-
-def camera_prior(photo: Photo) -> CameraPrior:
-    """An uncropped photo by an unknown camera: centred, with a focal length around that of a normal lens."""
-    centre = torch.tensor([photo.width / 2, photo.height / 2], dtype=torch.float64)
-    return CameraPrior(centre, math.log(FOCAL_LENGTH_IN_SIDES * max(photo.width, photo.height)), LOG_FOCAL_SPREAD)
+    def _neutral(self, shape: Float[Tensor, "shape"]) -> Float[Tensor, "vertices 3"]:
+        """The face without expression, mm, model space, corrected where there is a misfit prior."""
+        neutral = self.model.decode_shape(shape)
+        return neutral if self._misfit is None else apply_misfit(neutral, self._misfit)
 
 
 def photo_masks(
     fit: Fit, region: Bool[np.ndarray, "height width"]
 ) -> tuple[Bool[np.ndarray, "height width"], Bool[np.ndarray, "height width"], Float[np.ndarray, "height width"]]:
     """Face and outlier masks in photo pixels, which share the rendered `region` among them, and the probability of face."""
-    height, width = region.shape
-    # cv2 puts pixel centres at whole numbers, we put them at +0.5.
-    linear = fit.crop.crop_to_photo[:, :2]
-    offset = fit.crop.crop_to_photo[:, 2] + linear @ np.full(2, 0.5) - 0.5
-    matrix = np.column_stack([linear, offset])
-
-    def to_photo(values: np.ndarray) -> np.ndarray:
-        return cv2.warpAffine(values.astype(np.float32), matrix, (width, height), flags=cv2.INTER_LINEAR)
-
-    # At the region's edge only a part of the crop's neighbours lie in it.
-    probability = to_photo(fit.inlier) / np.maximum(to_photo(fit.region), 1e-3)
-    probability = np.where(region, probability.clip(0, 1), 0).astype(np.float32)
+    inlier = fit.inlier_on(np.eye(2, 3), *region.shape)
+    probability = np.where(region, inlier.clip(min=0), 0).astype(np.float32)
     face = probability > FACE_PROBABILITY
     return face, region & ~face, probability
 

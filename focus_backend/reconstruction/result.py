@@ -44,11 +44,12 @@ class Reconstruction:
         rendering: the fitted face in the photo's light, sRGB; valid where either mask is set.
         timings: seconds of each stage.
         detector: which landmark detector was used, or "user".
-        method: how theta was found.
+        method: how theta was found: "fit", "network" or "refine".
         warnings: what the user should know, one line each.
         photo_sha256: of the photo's file.
         original_size: width and height of the file before it was scaled down; None where it was not.
         weights_sha256: of the networks' weights; None for a fit without networks.
+        misfit: whether the misfit prior (eq 11) was taken off `neutral_vertices`.
     """
 
     model: FaceModel
@@ -74,6 +75,7 @@ class Reconstruction:
     photo_sha256: str = ""
     original_size: tuple[int, int] | None = None
     weights_sha256: str | None = None
+    misfit: bool = False
 
     @property
     def activations(self) -> dict[str, float]:
@@ -119,6 +121,7 @@ class Reconstruction:
             "versions": versions(),
             "model": {"name": self.model.name, "sha256": self.model.metadata.get("sha256", "")},
             "weights": {"sha256": self.weights_sha256} if self.weights_sha256 else None,
+            "misfit": self.misfit,
             "warnings": list(self.warnings),
         }
         if not _is_finite(document):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -80,3 +81,48 @@ class CameraPrior:
     principal_point: Float[Tensor, "2"]
     log_focal: float
     log_focal_spread: float
+
+
+@dataclass(frozen=True)
+class CoefficientPrior:
+    """What is known of coefficients before the photo is looked at: independent normals, in standard deviations of the face model.
+
+    Attributes:
+        mean: what is expected.
+        spread: standard deviation about it; 1 about 0 is the face model's own prior.
+    """
+
+    mean: Float[Tensor, "n"]
+    spread: Float[Tensor, "n"]
+
+    @classmethod
+    def standard(cls, size: int) -> CoefficientPrior:
+        """The face model's own prior: zeros and ones."""
+        return cls(torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64))
+
+    @property
+    def precision(self) -> Float[Tensor, "n"]:
+        """Inverse variances."""
+        return self.spread**-2
+
+    def log_density(self, values: Float[Tensor, "n"]) -> float:
+        """Logarithm of the density at `values`, up to a constant."""
+        return -0.5 * float(((values - self.mean) / self.spread).square().sum())
+
+
+@dataclass(frozen=True)
+class FacePrior:
+    """What is known of a face before the photo is fitted.
+
+    Attributes:
+        geometry: of shape, then expression.
+        albedo: of albedo.
+    """
+
+    geometry: CoefficientPrior
+    albedo: CoefficientPrior
+
+    @classmethod
+    def standard(cls, model: FaceModel) -> FacePrior:
+        """The face model's own prior."""
+        return cls(CoefficientPrior.standard(model.shape_size + model.expression_size), CoefficientPrior.standard(model.albedo_size))

@@ -38,7 +38,7 @@ FILES = {
 @pytest.fixture(scope="module")
 def reconstructor(model) -> Reconstructor:
     """The whole pipeline; without its calibration on file every test would first make one for a minute."""
-    loaded = Reconstructor.load(model)
+    loaded = Reconstructor.load(model, method="fit")
     path = shipped_path(model, loaded.detector)
     if read_calibration(path, calibration_key(model, loaded.detector)) is None:
         pytest.fail("no calibration of the shipped model: run focus_backend.landmarks.calibration_store.ship")
@@ -311,7 +311,7 @@ def test_threads_do_not_disturb_each_other(model, reconstructor, astronaut, resu
     other = photo_of(random_person(model, 0).pixels)
     alone = reconstructor.reconstruct(other)[0]
     # A fresh one, so that both threads also meet at what is loaded on first use.
-    fresh = Reconstructor.load(model)
+    fresh = Reconstructor.load(model, method="fit")
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda photo: fresh.reconstruct(photo)[0], (astronaut, other))
     assert same_result(first, result)

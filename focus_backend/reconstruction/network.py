@@ -1,0 +1,118 @@
+"""The trained networks on the faces of a photo: encoder, decoder and segmentation (FOCUS.md, "Networks")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from focus_backend.errors import FitError
+from focus_backend.morphable.face_model import FaceModel
+from focus_backend.networks.decoder import decode
+from focus_backend.networks.frame import CropFrame
+from focus_backend.networks.theta import Theta
+from focus_backend.networks.weights import Weights
+from focus_backend.photo import FaceCrop, crop_face
+from focus_backend.reconstruction.fitting import Fit
+from focus_backend.reconstruction.landmark_fit import FARTHEST
+from focus_backend.reconstruction.photometric_fit import LEAST_PIXELS, noise_level
+from focus_backend.reconstruction.state import FaceState
+
+# Faces that go through the networks at once: some 100 MB a face with paper-size networks.
+BATCH = 8
+# Millimetres; a head nearer than this would reach behind the camera.
+NEAREST = 300.0
+REMEDY = "check the landmarks, or use --method fit"
+
+
+class FaceNetworks:
+    """Looks at faces through trained networks; reusable, holds nothing of a photo.
+
+    Args:
+        weights: networks, on the device they are to run on.
+        model: their face model, on the CPU, where everything but the networks runs.
+    """
+
+    def __init__(self, weights: Weights, model: FaceModel) -> None:
+        self.weights = weights
+        self._model = model
+        self._frame = CropFrame.of(model, weights.image_size)
+        self._device = next(weights.encoder.parameters()).device
+
+    def look(self, photo: UInt8[np.ndarray, "height width 3"], five_points: Sequence[Float[np.ndarray, "5 2"]]) -> list[Fit]:
+        """Theta and mask of each face, not yet checked; its five points (photo pixels) say where it is.
+
+        The faces of a photo share batches, whose size may change the last bits of the numbers.
+
+        Raises:
+            PhotoError: the five points of a face have no finite place.
+        """
+        crops = [crop_face(photo, *self._place(points)) for points in five_points]
+        batches = [crops[start : start + BATCH] for start in range(0, len(crops), BATCH)]
+        return [fit for batch in batches for fit in self._look_at(batch, photo.shape[1], photo.shape[0])]
+
+    def _place(self, points: Float[np.ndarray, "5 2"]) -> tuple[tuple[float, float], float, int, float]:
+        """Centre, side, size and angle of a face's crop."""
+        place = self._frame.place(points)
+        return place.centre, place.side, self._frame.size, place.angle
+
+    @torch.no_grad()
+    def _look_at(self, crops: list[FaceCrop], width: int, height: int) -> list[Fit]:
+        """One batch through encoder, decoder and segmentation, which sees the rendering as in training: black outside the region."""
+        photo = torch.from_numpy(np.stack([crop.pixels for crop in crops])).float() / 255
+        image = photo.permute(0, 3, 1, 2).contiguous()
+        theta = self.weights.encoder(image.to(self._device)).to("cpu")
+        drawn = decode(self._model, self._frame, theta, background=photo).rendering
+        region = drawn.mask & torch.from_numpy(np.stack([crop.is_inside for crop in crops]))
+        mask = self._segment(drawn.image * region[..., None], image) * region
+        found = zip(crops, mask, region, photo - drawn.image, strict=True)
+        return [self._fit_of(theta[index : index + 1], *face, width, height) for index, face in enumerate(found)]
+
+    def _segment(self, rendering: Float[Tensor, "b h w 3"], image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b h w"]:
+        """M; all face where no segmentation network was trained."""
+        segmentation = self.weights.segmentation
+        if segmentation is None:
+            return torch.ones(rendering.shape[:3])
+        return segmentation(rendering.permute(0, 3, 1, 2).to(self._device), image.to(self._device)).cpu()
+
+    def _fit_of(
+        self,
+        theta: Theta,
+        crop: FaceCrop,
+        inlier: Float[Tensor, "h w"],
+        region: Bool[Tensor, "h w"],
+        residual: Float[Tensor, "h w 3"],
+        width: int,
+        height: int,
+    ) -> Fit:
+        """One face of a batch in the photo: M on the rendered region, and the crop's view as one of the whole photo."""
+        camera = self._frame.photo_camera(theta.rotation[0].double(), theta.translation[0].double(), crop, width, height)
+        state = FaceState(
+            shape=theta.shape[0].double(),
+            expression=theta.expression[0].double(),
+            albedo=theta.albedo[0].double(),
+            lighting=self._frame.photo_lighting(theta.lighting[0].double(), crop),
+            rotation=camera.rotation,
+            translation=camera.translation,
+            log_focal=camera.focal_length.log(),
+        )
+        noise = noise_level(residual[region], inlier[region]) if bool(region.any()) else 1.0
+        return Fit(state, inlier.numpy(), region.numpy(), crop, noise, camera.principal_point)
+
+
+def check_guess(guess: Fit) -> None:
+    """Whether the networks' answer is a face in the photo.
+
+    Raises:
+        FitError: it is not finite, not in front of the camera, or not in the photo.
+    """
+    state = guess.state
+    values = (state.shape, state.expression, state.albedo, state.lighting, state.rotation, state.translation, guess.principal_point)
+    is_finite = all(bool(torch.isfinite(value).all()) for value in values) and bool(np.isfinite(guess.inlier).all())
+    if not is_finite or not -FARTHEST < float(state.translation[2]) < -NEAREST:
+        raise FitError("the networks found no face in front of the camera", REMEDY)
+    if guess.region.sum() < LEAST_PIXELS:
+        raise FitError("the networks found no face inside the photo", REMEDY)

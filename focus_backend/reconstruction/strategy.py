@@ -1,0 +1,195 @@
+"""The ways of understanding a face: by the fit, by the networks, or by the fit that starts from the networks' answer."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from focus_backend.landmarks import Detection, LandmarkDetector
+from focus_backend.landmarks.calibration import DetectorCalibration, LandmarkNoise
+from focus_backend.landmarks.calibration_store import calibration_for, independent_noise
+from focus_backend.landmarks.user import embed_names
+from focus_backend.morphable.face_model import FaceModel
+from focus_backend.photo import Photo
+from focus_backend.reconstruction.encoder_skill import encoder_skills
+from focus_backend.reconstruction.fitting import FaceFitter, Fit
+from focus_backend.reconstruction.landmark_fit import LandmarkTerm, fit_landmarks, landmark_term
+from focus_backend.reconstruction.network import FaceNetworks, check_guess
+from focus_backend.reconstruction.state import CameraPrior, CoefficientPrior, FacePrior
+
+Progress = Callable[[str, float], None]
+
+# Photos are taken with anything from a phone at arm's length to a portrait lens: 50 mm on full frame, within a factor of 1.8.
+FOCAL_LENGTH_IN_SIDES = 1.4
+LOG_FOCAL_SPREAD = 0.6
+# Real photos err more than renders.
+NOISE_INFLATION = 2.0
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    """A face of a photo, and whether the user showed where it is or a detector found it."""
+
+    detection: Detection
+    is_users: bool
+
+
+class Clock:
+    """Writes the seconds since the last lap into a dictionary."""
+
+    def __init__(self, laps: dict[str, float]) -> None:
+        self._laps, self._last = laps, time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Ends the stage of that name."""
+        now = time.perf_counter()
+        self._laps[name], self._last = now - self._last, now
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """A way of understanding faces; calls may come from any thread.
+
+    Attributes:
+        method: its name in the result.
+        networks: what it looks through; None without.
+    """
+
+    method: str
+    networks: FaceNetworks | None
+
+    def look(self, photo: Photo, faces: Sequence[FoundFace]) -> Sequence[Fit | None]:
+        """A first answer to each face, all at once; None where the strategy has none."""
+        ...
+
+    def understand(self, photo: Photo, face: FoundFace, guess: Fit | None, clock: Clock, report: Progress) -> Fit:
+        """Theta and mask of a face.
+
+        Args:
+            photo: where it is.
+            face: which it is.
+            guess: what `look` gave for it.
+            clock: is told the stages.
+            report: is told the stage and the fraction of them that is done.
+
+        Raises:
+            FitError: it was not understood.
+        """
+        ...
+
+
+class NetworkStrategy:
+    """The networks' answer as it is."""
+
+    method = "network"
+
+    def __init__(self, networks: FaceNetworks) -> None:
+        self.networks: FaceNetworks | None = networks
+        self._networks = networks
+
+    def look(self, photo: Photo, faces: Sequence[FoundFace]) -> Sequence[Fit | None]:
+        """Theta and mask of each face."""
+        return self._networks.look(photo.pixels, [face.detection.five_points for face in faces])
+
+    def understand(self, photo: Photo, face: FoundFace, guess: Fit | None, clock: Clock, report: Progress) -> Fit:
+        """The guess, if it is a face.
+
+        Raises:
+            FitError: it is none.
+        """
+        assert guess is not None
+        check_guess(guess)
+        return guess
+
+
+class FitStrategy:
+    """The fit, from landmarks alone or from the networks' answer.
+
+    Args:
+        model: the face model.
+        detector: whose landmarks are fitted.
+        networks: whose answer is the start; None for none.
+    """
+
+    def __init__(self, model: FaceModel, detector: LandmarkDetector, networks: FaceNetworks | None = None) -> None:
+        self.method = "fit" if networks is None else "refine"
+        self.networks = networks
+        self._model = model
+        self._detector = detector
+        self._fitter = FaceFitter(model)
+        self._skills = {} if networks is None else encoder_skills(networks.weights, model)
+        self._calibration: DetectorCalibration | None = None
+        self._precision: Float[Tensor, "coordinates coordinates"] | None = None
+
+    def look(self, photo: Photo, faces: Sequence[FoundFace]) -> Sequence[Fit | None]:
+        """The networks' answers, where there are networks."""
+        if self.networks is None:
+            return [None] * len(faces)
+        return self.networks.look(photo.pixels, [face.detection.five_points for face in faces])
+
+    def understand(self, photo: Photo, face: FoundFace, guess: Fit | None, clock: Clock, report: Progress) -> Fit:
+        """The landmark fit, then EM, both from the guess where there is one.
+
+        Raises:
+            FitError: the landmarks or the photo admit no face.
+        """
+        prior = camera_prior(photo)
+        term, noise = self._landmarks(face)
+        known, start = FacePrior.standard(self._model), None
+        if guess is not None:
+            check_guess(guess)
+            known, start = self._expected(guess), torch.cat([guess.state.shape, guess.state.expression])
+        report("placing the face", 0.05)
+        placed = fit_landmarks(self._model, term, prior, known.geometry, start)
+        clock.lap("landmark_fit")
+        fit = self._fitter.fit(
+            photo.pixels, placed, term, noise, prior, lambda done: report("fitting", 0.1 + 0.6 * done), known=known, guess=guess
+        )
+        clock.lap("fit")
+        return fit
+
+    def _expected(self, guess: Fit) -> FacePrior:
+        """What the networks' answer tells; the face model's own prior where their skill is not known."""
+
+        def prior(name: str, answer: Float[Tensor, "n"]) -> CoefficientPrior:
+            skill = self._skills.get(name)
+            return CoefficientPrior.standard(len(answer)) if skill is None else skill.prior(answer)
+
+        state = guess.state
+        shape, expression = prior("shape", state.shape), prior("expression", state.expression)
+        geometry = CoefficientPrior(torch.cat([shape.mean, expression.mean]), torch.cat([shape.spread, expression.spread]))
+        return FacePrior(geometry, prior("albedo", state.albedo))
+
+    def _landmarks(self, face: FoundFace) -> tuple[LandmarkTerm, LandmarkNoise]:
+        """The face's landmarks as evidence, and their noise."""
+        calibration = self._calibration_of(face)
+        noise, embedding = calibration.noise, calibration.embedding
+        if calibration is self._calibration and self._precision is not None:
+            precision = self._precision
+        else:
+            precision = noise.precision(inflation=NOISE_INFLATION)
+            if calibration is self._calibration:
+                self._precision = precision
+        points = torch.from_numpy(face.detection.points)[embedding.indices]
+        return landmark_term(self._model, embedding.points, points, noise.bias, precision, NOISE_INFLATION), noise
+
+    def _calibration_of(self, face: FoundFace) -> DetectorCalibration:
+        if face.is_users:
+            embedding = embed_names(self._model, face.detection.names)
+            return DetectorCalibration(embedding, independent_noise(embedding))
+        if self._calibration is None:
+            self._calibration = calibration_for(self._model, self._detector)
+        return self._calibration
+
+
+def camera_prior(photo: Photo) -> CameraPrior:
+    """An uncropped photo by an unknown camera: centred, with a focal length around that of a normal lens."""
+    centre = torch.tensor([photo.width / 2, photo.height / 2], dtype=torch.float64)
+    return CameraPrior(centre, math.log(FOCAL_LENGTH_IN_SIDES * max(photo.width, photo.height)), LOG_FOCAL_SPREAD)
