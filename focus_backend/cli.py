@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +9,9 @@ from typing import Annotated
 import typer
 
 from focus_backend import __version__
-from focus_backend.errors import FocusError
+from focus_backend.cli_evaluate import evaluate_app
+from focus_backend.cli_options import DebugFlag, JsonFlag, reported
+from focus_backend.cli_train import train_app, weights_app
 
 app = typer.Typer(
     name="focus-backend",
@@ -26,16 +23,18 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Face models: which there are, what is in them, how they are built.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.add_typer(train_app, name="train")
+app.add_typer(weights_app, name="weights")
+app.add_typer(evaluate_app, name="evaluate")
 
 
 class Method(Enum):
     """How the coefficients are found."""
 
+    AUTO = "auto"
     FIT = "fit"
-
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, for programs.")]
-DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
+    NETWORK = "network"
+    REFINE = "refine"
 
 
 def _print_version(wanted: bool) -> None:
@@ -62,14 +61,21 @@ def reconstruct(
     landmarks_file: Annotated[
         Path | None, typer.Option(help="JSON with your own landmarks of one photo, instead of a detector.", show_default=False)
     ] = None,
-    method: Annotated[Method, typer.Option(help="How the face is found.")] = Method.FIT,
+    method: Annotated[
+        Method,
+        typer.Option(help="fit: without networks. network: their answer. refine: the fit from it. auto: refine where there are weights."),
+    ] = Method.AUTO,
+    weights: Annotated[
+        str | None, typer.Option(help="Networks' weights: a name, or a folder that `train` wrote.", show_default=False)
+    ] = None,
+    misfit: Annotated[bool, typer.Option("--misfit/--no-misfit", help="Take off the misfit prior, if the weights have one.")] = True,
     faces: Annotated[str, typer.Option(help="How many faces of a photo, largest first: a number, or all.")] = "all",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into folders' folders, too.")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave photos alone whose result is there.")] = False,
     texture_size: Annotated[
         int | None, typer.Option(min=16, max=8192, help="Scale textures down to this many pixels a side.", show_default=False)
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Annotated[str, typer.Option(help="Of the networks: auto, cpu, cuda, cuda:1, ...")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Processor threads of a fit; its matrices are small, more seldom help.")] = 1,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
@@ -78,7 +84,7 @@ def reconstruct(
 
     Exit code 0: all fine. 2: bad input, the rest of the batch was done. 1: our fault.
     """
-    with _reported(debug):
+    with reported(debug):
         from focus_backend.commands.reconstruct import ReconstructOptions, reconstruct_photos
 
         options = ReconstructOptions(
@@ -87,6 +93,9 @@ def reconstruct(
             model=model,
             landmarks=landmarks,
             landmarks_file=landmarks_file,
+            method=method.value,
+            weights=weights,
+            misfit=misfit,
             faces=faces,
             recursive=recursive,
             skip_existing=skip_existing,
@@ -102,7 +111,7 @@ def reconstruct(
 @models_app.command("list")
 def models_list(as_json: JsonFlag = False, debug: DebugFlag = False) -> None:
     """Names of the face models that can be used."""
-    with _reported(debug):
+    with reported(debug):
         from focus_backend.commands.models import list_face_models
 
         list_face_models(as_json)
@@ -115,7 +124,7 @@ def models_info(
     debug: DebugFlag = False,
 ) -> None:
     """Sizes, source, licence and hash of a face model."""
-    with _reported(debug):
+    with reported(debug):
         from focus_backend.commands.models import show_face_model
 
         show_face_model(model, as_json)
@@ -129,7 +138,7 @@ def models_build(
     debug: DebugFlag = False,
 ) -> None:
     """Build a face model from its source."""
-    with _reported(debug):
+    with reported(debug):
         from focus_backend.commands.models import build_face_model
 
         build_face_model(source, output, seed)
@@ -138,23 +147,3 @@ def models_build(
 def main() -> None:
     """Entry point of the console script."""
     app()
-
-
-@contextmanager
-def _reported(debug: bool) -> Iterator[None]:
-    """A failure as one line on stderr and its exit code, with the traceback only on request."""
-    try:
-        yield
-    except (typer.Exit, KeyboardInterrupt):
-        raise
-    except BrokenPipeError:
-        # The reader has left, as `| head` does; writing at exit must not complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(1) from None
-    except Exception as error:
-        from focus_backend.commands.report import error_line
-
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error_line(error)}", file=sys.stderr)
-        raise typer.Exit(error.exit_code if isinstance(error, FocusError) else 1) from None

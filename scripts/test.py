@@ -15,7 +15,7 @@ _CHECKS = (
 
 def main() -> int:
     """Runs the checks and returns 0 when all of them pass."""
-    python = prepare(("dev", "blender", "insightface", "models"))
+    python = prepare(("dev", "blender", "insightface", "models", "recognition", "train", "evaluate"))
     failed = []
     # With arguments somebody looks for one test; the rest can wait.
     for name, command in () if sys.argv[1:] else _CHECKS:

@@ -1,1 +1,1 @@
-"""Training and evaluation of the networks. May import `focus_backend`; only the CLI's `train` and `evaluate` groups import it."""
+"""Training and evaluation of the networks; imports `focus_backend`, never the other way round."""

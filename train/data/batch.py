@@ -1,0 +1,55 @@
+"""What every source of training faces gives: aligned crops with what is known of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from focus_backend.networks.theta import Theta
+
+
+@dataclass(frozen=True)
+class FaceBatch:
+    """Aligned crops. Pixels: origin top left, centres at +0.5.
+
+    Attributes:
+        image: sRGB in [0, 1].
+        landmarks: the 68 points, crop pixels; they may lie outside the crop.
+        landmark_weight: 1 where the landmarks are known, 0 where not.
+        inside: pixels that lie in the photo the crop was cut from.
+        mask: truth where there is one, 1 for face, 0 for anything else.
+        theta: truth where there is one.
+    """
+
+    image: Float[Tensor, "b 3 h w"]
+    landmarks: Float[Tensor, "b 68 2"]
+    landmark_weight: Float[Tensor, "b"]
+    inside: Bool[Tensor, "b h w"]
+    mask: Float[Tensor, "b h w"] | None = None
+    theta: Theta | None = None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def to(self, device: torch.device | str) -> FaceBatch:
+        """The same batch on a device; copies from pinned memory do not wait."""
+        names = [field.name for field in dataclasses.fields(self) if field.name != "theta" and getattr(self, field.name) is not None]
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
+        return dataclasses.replace(self, **moved, theta=None if self.theta is None else self.theta.to(device))
+
+
+@runtime_checkable
+class FaceSource(Protocol):
+    """Where training faces come from."""
+
+    def batch(self, step: int, size: int) -> FaceBatch:
+        """The faces of one step.
+
+        They depend on the source, its seed and rank, `step` and `size` alone, so that a resumed run sees what an uninterrupted one does.
+        """
+        ...

@@ -1,0 +1,159 @@
+"""What each stage computes of one batch: named losses, already weighted, whose sum is descended (FOCUS.md, "Losses" and "Schedule")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from focus_backend import losses
+from focus_backend.networks.recognition import RecognitionNetwork
+from train.autoencoder import Parts, Reconstructed, known_landmarks, mask_logits, masked, reconstruct, segment
+from train.config import LossesConfig
+from train.data.batch import FaceBatch
+from train.masks import MaskOf
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What came of a batch.
+
+    Attributes:
+        terms: weighted losses by name; their sum is descended.
+        seen: the reconstruction, for pictures.
+        mask: M on the region.
+    """
+
+    terms: dict[str, Float[Tensor, ""]]
+    seen: Reconstructed
+    mask: Float[Tensor, "b h w"]
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        """The loss that is descended."""
+        return torch.stack(list(self.terms.values())).sum()
+
+
+def encoder_step(parts: Parts, config: LossesConfig, batch: FaceBatch, mask_of: MaskOf) -> StepOutcome:
+    """R's step: eq 5, 6, 7 and the regulariser, the mask held fixed.
+
+    Args:
+        parts: whose encoder learns.
+        config: weights and forms of the losses.
+        batch: photos.
+        mask_of: M of a reconstruction, from S, from the truth or from nothing.
+    """
+    seen = reconstruct(parts, batch)
+    with torch.no_grad():
+        mask = mask_of(seen)
+    weights, theta = config.encoder, seen.theta
+    normalise: Literal["mask", "region"] = "mask" if config.pixel == "lengths" else "region"
+    terms = {
+        "pixel": weights.pixel * losses.pixel_loss(seen.photo, seen.rendering, mask, seen.region, normalise=normalise),
+        "landmark": weights.landmark * _landmark_loss(seen, parts.frame.size),
+        "regulariser": weights.regulariser * losses.regulariser(theta.shape, theta.expression, theta.albedo),
+    }
+    if weights.perceptual:
+        terms["perceptual"] = weights.perceptual * _likeness(parts, seen)
+    if weights.outlier_area:
+        terms["outlier_area"] = weights.outlier_area * losses.outlier_area(mask, seen.region)
+    return StepOutcome(terms, seen, mask)
+
+
+def segmentation_step(parts: Parts, config: LossesConfig, batch: FaceBatch) -> StepOutcome:
+    """S's step: eq 1 to 4 and the binary loss, R held fixed."""
+    with torch.no_grad():
+        seen = reconstruct(parts, batch)
+    mask = segment(parts, seen)
+    weights = config.segmentation
+    terms = {
+        "area": weights.area * losses.area_loss(mask, seen.region),
+        "binary": weights.binary * losses.binary_loss(mask, seen.region),
+    }
+    if weights.neighbour:
+        terms["neighbour"] = weights.neighbour * losses.neighbour_loss(
+            seen.photo, seen.rendering, mask, seen.region, window=config.neighbour_window
+        )
+    if weights.difference:
+        terms["difference"] = weights.difference * losses.difference_loss(seen.photo, seen.rendering, mask, seen.region)
+    if weights.distance or weights.preserve:
+        terms |= _perceptual_terms(parts, config, seen, mask)
+    return StepOutcome(terms, seen, mask)
+
+
+def segmentation_start_step(parts: Parts, batch: FaceBatch, target_of: MaskOf) -> StepOutcome:
+    """Step 2: S learns a given mask by cross-entropy inside the region, R held fixed."""
+    with torch.no_grad():
+        seen = reconstruct(parts, batch)
+        target = target_of(seen)
+    logits = mask_logits(parts, seen)
+    mask = logits.detach().sigmoid() * seen.region
+    return StepOutcome({"cross_entropy": losses.mask_cross_entropy(logits, target, seen.region)}, seen, mask)
+
+
+def warm_start_step(parts: Parts, batch: FaceBatch, shares: Mapping[str, Float[Tensor, "n"]]) -> StepOutcome:
+    """Stage 0: theta learnt where it is known. Each term is 1 for an encoder that always says the mean face.
+
+    Args:
+        parts: whose encoder learns.
+        batch: synthetic faces.
+        shares: weight of each shape and expression coefficient, by how far it moves the face; each sums to 1.
+    """
+    assert batch.theta is not None
+    seen = reconstruct(parts, batch)
+    found, true = seen.theta, batch.theta
+    even = torch.ones(losses.LANDMARKS, device=batch.image.device)
+    squared_shape = (found.shape - true.shape).square()
+    # Half by what a coefficient does to the face, half each alike, so that small ones are learnt too.
+    terms = {
+        "shape": 0.5 * (squared_shape @ shares["shape"]).mean() + 0.5 * squared_shape.mean(),
+        "expression": ((found.expression - true.expression).square() @ shares["expression"]).mean(),
+        "albedo": 0.5 * (found.albedo - true.albedo).square().mean(),
+        "lighting": (found.lighting - true.lighting).square().mean(),
+        "rotation": 10 * (found.rotation - true.rotation).square().sum(1).mean(),
+        "landmark": 1e-2 * losses.landmark_loss(batch.landmarks, seen.decoded.landmarks, even, batch.landmark_weight, parts.frame.size),
+    }
+    return StepOutcome(terms, seen, seen.region)
+
+
+def _landmark_loss(seen: Reconstructed, size: int) -> Float[Tensor, ""]:
+    weights = losses.landmark_weights(seen.photo.device)
+    return losses.landmark_loss(seen.batch.landmarks, seen.decoded.landmarks, weights, seen.batch.landmark_weight, size)
+
+
+def _likeness(parts: Parts, seen: Reconstructed) -> Float[Tensor, ""]:
+    """Eq 6."""
+    network = _recognition(parts)
+    with parts.autocast():
+        with torch.no_grad():
+            of_photo = network.final(seen.batch.image, known_landmarks(seen))
+        of_rendering = network.final(masked(seen.rendering), seen.decoded.landmarks)
+    return losses.perceptual_loss(of_photo.float(), of_rendering.float())
+
+
+def _perceptual_terms(
+    parts: Parts, config: LossesConfig, seen: Reconstructed, mask: Float[Tensor, "b h w"]
+) -> dict[str, Float[Tensor, ""]]:
+    """Eq 2 and 4."""
+    network, weights = _recognition(parts), config.segmentation
+    landmarks = known_landmarks(seen)
+    with parts.autocast():
+        of_masked_photo = network.shallow(masked(seen.photo, mask), landmarks).float()
+        terms = {}
+        if weights.distance:
+            of_masked_rendering = network.shallow(masked(seen.rendering, mask), seen.decoded.landmarks).float()
+            terms["distance"] = weights.distance * losses.distance_loss(of_masked_photo, of_masked_rendering)
+        if weights.preserve:
+            with torch.no_grad():
+                of_photo = network.shallow(seen.batch.image, landmarks).float()
+            terms["preserve"] = weights.preserve * losses.preserve_loss(of_masked_photo, of_photo)
+    return terms
+
+
+def _recognition(parts: Parts) -> RecognitionNetwork:
+    assert parts.recognition is not None, "checked when the run was set up"
+    return parts.recognition
