@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,7 +17,8 @@ from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 from torch import Tensor
 
-from focus_backend.errors import ConfigError, OutputError, WeightsError
+from focus_backend.errors import ConfigError, WeightsError
+from focus_backend.files import write_whole
 from train.data.batch import FaceBatch
 
 # Added to every variance: two sRGB steps, below which colours of a photo mean nothing.
@@ -126,13 +126,7 @@ class SkinColour:
             OutputError: the file cannot be written.
         """
         content = _SkinColourFile(skin=_described(self.skin), other=_described(self.other), log_odds=float(self.log_odds))
-        unfinished = path.with_name(path.name + ".part")
-        try:
-            unfinished.write_text(content.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            os.replace(unfinished, path)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise OutputError(f"{path} cannot be written ({error.strerror})", "choose a folder that can be written to") from error
+        write_whole(path, (content.model_dump_json(indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> SkinColour:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from focus_backend.files import write_whole
 from focus_backend.landmarks.calibration import CALIBRATION_VERSION, PICTURES, DetectorCalibration, LandmarkNoise, calibrate
 from focus_backend.landmarks.detector import LandmarkDetector
 from focus_backend.landmarks.embedding import EMBEDDING_VERSION, Embedding
@@ -113,17 +113,7 @@ def write_calibration(calibration: DetectorCalibration, path: Path, key: str) ->
         {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
         {"key": key, "detector": embedding.detector, "names": names},
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        # Temporary files are private; this one is for every user of the package.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, data)
 
 
 def read_calibration(path: Path, key: str) -> DetectorCalibration | None:

@@ -7,10 +7,8 @@ names, and what is known about the model's making. Its `sha256` is over the rest
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from focus_backend.errors import ModelError, OutputError
+from focus_backend.errors import ModelError
+from focus_backend.files import digest_of, write_whole
 from focus_backend.morphable.face_model import FaceModel, SurfacePoints
 
 FORMAT_VERSION = 1
@@ -145,10 +144,10 @@ def save_model(model: FaceModel, path: Path, about: Mapping[str, str] | None = N
         "point_names": {owner: list(getattr(model, owner).names) for owner in POINTS},
         "about": kept,
     }
-    description["sha256"] = _digest(tensors, description)
+    description["sha256"] = digest_of(tensors, description)
     # One entry only: the order of several would differ from run to run.
     data = save_tensors(tensors, metadata={METADATA_KEY: json.dumps(description, sort_keys=True)})
-    _write_whole(path, data)
+    write_whole(path, data)
     return description["sha256"]
 
 
@@ -165,33 +164,6 @@ def _tensors(model: FaceModel) -> dict[str, Tensor]:
             value = value.to(torch.int32)
         tensors[name] = value.detach().cpu().contiguous()
     return tensors
-
-
-def _digest(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> str:
-    """sha256 over the description without its own digest and over every tensor's name, type, shape and bytes."""
-    rest = {key: value for key, value in description.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write beside, then rename."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise OutputError(f"the face model cannot be written to {path} ({error.strerror or error})", "choose another place") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -211,7 +183,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if missing:
         raise ModelError(f"the face model {path} lacks {missing[0]}", REBUILD)
     _check_shapes(path, tensors, description)
-    if _digest(tensors, description) != description.get("sha256"):
+    if digest_of(tensors, description) != description.get("sha256"):
         raise ModelError(f"the face model {path} was changed after it was made (its sha256 does not match)", REBUILD)
     _check_values(path, tensors)
     return tensors, description

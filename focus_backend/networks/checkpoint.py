@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -22,7 +21,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from focus_backend import __version__
-from focus_backend.errors import OutputError, WeightsError
+from focus_backend.errors import WeightsError
+from focus_backend.files import digest_of, write_whole
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.theta import ThetaSizes
 
@@ -148,7 +148,7 @@ def write_tensors(
     }
     # What JSON makes of it is what a reader will hash.
     whole = json.loads(json.dumps(whole, sort_keys=True))
-    whole["sha256"] = _digest(kept, whole)
+    whole["sha256"] = digest_of(kept, whole)
     # One entry only: the order of several would differ from run to run.
     write_whole(Path(path), save_tensors(kept, metadata={METADATA_KEY: json.dumps(whole, sort_keys=True)}))
     return whole["sha256"]
@@ -177,7 +177,7 @@ def read_tensors(
         tensors = load_tensors(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise WeightsError(f"the {kind} {path} is damaged or truncated ({error})", REMEDY) from error
-    if _digest(tensors, description) != description["sha256"]:
+    if digest_of(tensors, description) != description["sha256"]:
         raise WeightsError(f"the {kind} {path} was changed after it was made (its sha256 does not match)", REMEDY)
     if file_sha256 is not None and hashlib.sha256(data).hexdigest() != file_sha256:
         raise WeightsError(f"the {kind} {path} is another than the one its weights.json lists (sha256 differs)", REMEDY)
@@ -250,26 +250,6 @@ def first_fault(error: ValidationError) -> str:
     return f"{'.'.join(map(str, fault['loc'])) or 'all of it'}: {fault['msg']}"
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write beside, then rename.
-
-    Raises:
-        OutputError: the place cannot be written to.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written ({error.strerror or error})", "choose another place") from error
-
-
 def _build(path: Path, description: Mapping[str, Any], model: FaceModel | None) -> nn.Module:
     """The network that a file describes, its parameters still random."""
     # Late, as the networks' modules use this one.
@@ -340,17 +320,6 @@ def _stored(value: Tensor, precision: Precision) -> Tensor:
     if precision == "half" and value.is_floating_point() and value.dim() > 1:
         return value.half()
     return value.float() if value.is_floating_point() else value
-
-
-def _digest(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> str:
-    """sha256 over the description without its own digest and over every tensor's name, type, shape and bytes."""
-    rest = {key: value for key, value in description.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _some(names: list[str]) -> str:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from focus_backend import __version__
 from focus_backend.errors import OutputError, WeightsError
+from focus_backend.files import write_whole
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.checkpoint import (
     REMEDY,
@@ -35,7 +36,6 @@ from focus_backend.networks.checkpoint import (
     read_tensors,
     save_network,
     write_tensors,
-    write_whole,
 )
 from focus_backend.networks.encoder import Encoder
 from focus_backend.networks.segmentation import SegmentationNetwork

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from conftest import make_tiny_model
 from focus_backend.errors import OutputError, WeightsError
+from focus_backend.files import digest_of
 from focus_backend.morphable.face_model import FaceModel
-from focus_backend.networks import checkpoint
 from focus_backend.networks.checkpoint import METADATA_KEY, load_network, read_description, save_network, write_tensors
 from focus_backend.networks.encoder import Encoder, EncoderConfig
 from focus_backend.networks.segmentation import SegmentationConfig, SegmentationNetwork
@@ -59,7 +59,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], object], *, signed: b
     tensors, description = load_file(path), json.loads(header(path)[0]["__metadata__"][METADATA_KEY])
     change(description)
     if signed:
-        description["sha256"] = checkpoint._digest(tensors, description)
+        description["sha256"] = digest_of(tensors, description)
     save_file(tensors, path, {METADATA_KEY: json.dumps(description)})
 
 

@@ -128,8 +128,9 @@ class TestSkinColour:
     def test_missing_files_and_folders_are_named(self, tmp_path):
         with pytest.raises(WeightsError, match=r"none\.json"):
             SkinColour.load(tmp_path / "none.json")
-        with pytest.raises(OutputError, match="nowhere"):
-            SkinColour.fit(*pictures()).save(tmp_path / "nowhere" / "skin.json")
+        (tmp_path / "notes").write_text("mine")
+        with pytest.raises(OutputError, match="notes"):
+            SkinColour.fit(*pictures()).save(tmp_path / "notes" / "skin.json")
 
 
 @pytest.mark.parametrize("paste", [cutmix, cutout])

@@ -191,23 +191,6 @@ def cut_torn_line(path: Path) -> None:
             file.truncate(end)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes beside, then renames: a reader never meets half a file.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            beside.write_bytes(data)
-            os.replace(beside, path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-
-
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """File-system errors as one clear line."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from focus_backend.errors import ConfigError, FocusError, NoFaceError, OutputError, PhotoError
+from focus_backend.files import write_whole
 from focus_backend.landmarks import DEFAULT_DETECTOR, LandmarkDetector, create_detector
 from focus_backend.landmarks.calibration_store import calibration_for
 from focus_backend.landmarks.landmarks68 import Landmarks68
@@ -193,7 +194,7 @@ class _Folder:
         else:
             _clear(path)
         if is_new or not resume:
-            index.write_whole(path / index.DESCRIPTION, description.model_dump_json(indent=1).encode())
+            write_whole(path / index.DESCRIPTION, description.model_dump_json(indent=1).encode())
         for name in (index.INDEX, index.BAD):
             index.cut_torn_line(path / name)
         _remove_leftovers(path)
@@ -298,4 +299,4 @@ def _read_bad(path: Path) -> dict[str, str]:
 def _write_bad(path: Path, documents: Iterable[dict]) -> None:
     text = "".join(json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n" for document in documents)
     if text or (path / index.BAD).exists():
-        index.write_whole(path / index.BAD, text.encode())
+        write_whole(path / index.BAD, text.encode())

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from focus_backend.errors import OutputError
-from focus_backend.photo import printable
+from focus_backend.files import write_whole
 
 Cell = str | int | float | None
 
@@ -50,15 +47,7 @@ def write_file(path: Path, content: str | bytes) -> None:
     Raises:
         OutputError: not writable, disk full.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        problem = f"{printable(str(path))} cannot be written ({error.strerror or error})"
-        raise OutputError(problem, "choose another output folder with --out") from error
+    write_whole(path, content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def _known(value: Any) -> Any:

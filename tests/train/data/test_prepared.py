@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from focus_backend.errors import ConfigError, PhotoError
+from focus_backend.files import write_whole
 from focus_backend.networks.frame import CropFrame
 from train.data import index
 from train.data.augment import AugmentConfig, stored_size
@@ -32,14 +33,14 @@ def write_folder(folder: Path, frame: CropFrame, faces: int = FACES, has_mask: b
     points = [tuple(point) for point in frame.five_points.tolist()]
     more = {"model": "tiny", "model_sha256": "", "detector": "none", "detector_version": "0"}
     description = index.FolderDescription(size=frame.size, stored=STORED, centre=tuple(frame.centre.tolist()), five_points=points, **more)
-    index.write_whole(folder / index.DESCRIPTION, description.model_dump_json().encode())
+    write_whole(folder / index.DESCRIPTION, description.model_dump_json().encode())
     mask = np.zeros((STORED, STORED), bool)
     mask[:, : STORED // 2] = True
     for number in range(faces):
         sha = hashlib.sha256(str(number).encode()).hexdigest()
-        index.write_whole(index.crop_path(folder, sha, 0), encode_jpeg(np.full((STORED, STORED, 3), 10 + 20 * number, np.uint8)))
+        write_whole(index.crop_path(folder, sha, 0), encode_jpeg(np.full((STORED, STORED, 3), 10 + 20 * number, np.uint8)))
         if has_mask:
-            index.write_whole(index.mask_path(folder, sha, 0), encode_mask(mask))
+            write_whole(index.mask_path(folder, sha, 0), encode_mask(mask))
         landmarks = tuple((STORED / 2 + number, float(k)) for k in range(68))
         face = index.FaceRecord(landmarks=landmarks, to_photo=(2.0, 0.0, 0.0, 0.0, 2.0, 0.0), score=1.0, has_mask=has_mask)
         common = {"fingerprint": "", "sha256": sha, "mask_sha256": "", "split": "train", "width": 999, "height": 999}
