@@ -58,7 +58,7 @@ def measure(photos: Sequence[Path], repeat: int, threads: int) -> Measurements:
         torch.set_num_threads(threads)
     from focus_backend.reconstruction.reconstructor import Reconstructor
 
-    reconstructor = Reconstructor.load()
+    reconstructor = Reconstructor.load(method="fit")
     found = Measurements(load=time.perf_counter() - started)
     with tempfile.TemporaryDirectory() as folder:
         for path in [photos[0], *list(photos) * repeat]:
