@@ -36,12 +36,13 @@ def _add_stage(name: str, stages: tuple[str, ...] | None, description: str) -> N
         devices: DevicesOption = None,
         precision: PrecisionOption = None,
         threads: ThreadsOption = None,
+        as_json: JsonFlag = False,
         debug: DebugFlag = False,
     ) -> None:
         with reported(debug):
             from focus_backend.commands.train import TrainOptions, train_stages
 
-            options = TrainOptions(config or ["focus"], out, overrides or [], device, devices, precision, threads)
+            options = TrainOptions(config or ["focus"], out, overrides or [], device, devices, precision, threads, as_json)
             raise typer.Exit(train_stages(options, stages))
 
 
@@ -59,13 +60,14 @@ def train_recognition(
     config: ConfigOption = None,
     overrides: SetOption = None,
     device: DeviceOption = None,
+    as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
     """A recognition network of our own, on people that do not exist."""
     with reported(debug):
         from focus_backend.commands.train import train_recognition as run
 
-        raise typer.Exit(run(config or ["focus"], out, overrides or [], device or "auto"))
+        raise typer.Exit(run(config or ["focus"], out, overrides or [], device or "auto", as_json))
 
 
 @train_app.command("configs")
@@ -93,7 +95,10 @@ def train_prepare(
     kind: Annotated[str, typer.Option(help="folder, celebamask or ar.")] = "folder",
     model: Annotated[str, typer.Option(help="Face model: a name from `models list`, or a file.")] = "anny",
     landmarks: Annotated[str, typer.Option(help="Landmark detector.")] = "mediapipe",
+    size: Annotated[int, typer.Option(min=16, help="Pixels a side of the crops: the image_size of the training.")] = 224,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume/--restart", help="Go on with what is in the folder, or start over.")] = True,
+    all_faces: Annotated[bool, typer.Option("--all-faces", help="Every face of a photo, not only its largest.")] = False,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -101,7 +106,8 @@ def train_prepare(
     with reported(debug):
         from focus_backend.commands.prepare import prepare_command
 
-        raise typer.Exit(prepare_command(kind, source, out, model, landmarks, workers, as_json))
+        code = prepare_command(kind, source, out, model, landmarks, workers, as_json, size=size, resume=resume, all_faces=all_faces)
+        raise typer.Exit(code)
 
 
 @weights_app.command("list")

@@ -66,6 +66,20 @@ class SegmentationLogits(nn.Module):
         return self.segmentation.logits(rendering, photo)
 
 
+class Directly(nn.Module):
+    """A network called without the wrappers of devices and compilers, but in their precision."""
+
+    def __init__(self, network: nn.Module, autocast: Callable[[], AbstractContextManager[None]]) -> None:
+        super().__init__()
+        self.network = network
+        self._autocast = autocast
+
+    def forward(self, *images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b *any"]:
+        """What the network says, in single precision."""
+        with self._autocast():
+            return self.network(*images).float()
+
+
 @dataclass(frozen=True)
 class Parts:
     """The networks of a run and what they work with; everything on one device.
@@ -92,7 +106,8 @@ class Parts:
 
     def unwrapped(self) -> Parts:
         """The same networks called directly: wrappers of several processes wait for each other, and one process alone may want to look."""
-        return dataclasses.replace(self, encode=EncoderOutputs(self.encoder), segment=SegmentationLogits(self.segmentation))
+        encode, segment = EncoderOutputs(self.encoder), SegmentationLogits(self.segmentation)
+        return dataclasses.replace(self, encode=Directly(encode, self.autocast), segment=Directly(segment, self.autocast))
 
     def calls(self) -> dict[str, nn.Module]:
         """What is called for each network that may learn, by its name."""

@@ -10,7 +10,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from focus_backend.errors import ConfigError
 from focus_backend.losses import EncoderWeights, SegmentationWeights
@@ -31,9 +41,9 @@ _DEEPEST_INHERITANCE = 8
 
 
 class Section(BaseModel):
-    """A part of the configuration; an unknown key is an error."""
+    """A part of the configuration; an unknown key is an error, and so is a number that is infinite or none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NetworksConfig(Section):
@@ -93,9 +103,9 @@ class OptimiserConfig(Section):
     decay: PositiveFloat = 0.99
     segmentation_decay: PositiveFloat = 0.99
     decay_every: PositiveInt = 5000
-    weight_decay: float = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     # Longest gradient, 0 for any.
-    clip_norm: float = 0.0
+    clip_norm: NonNegativeFloat = 0.0
 
 
 class StageConfig(Section):
@@ -164,7 +174,7 @@ class ComputeConfig(Section):
 
     device: str = "auto"
     devices: PositiveInt = 1
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     # torch.compile of the trained networks.
     compile: bool = False
     # Processor threads of one process.
@@ -320,7 +330,11 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 def _toml_lines(section: dict[str, Any], path: tuple[str, ...]) -> list[str]:
     """Plain values first, for a table's keys end where the next table begins. TOML has no null: what is None is left out."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in section.items() if value is not None and not isinstance(value, dict)]
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        for key, value in section.items()
+        if value is not None and not isinstance(value, dict)
+    ]
     for key, value in section.items():
         if isinstance(value, dict):
             lines += ["", f"[{'.'.join((*path, key))}]", *_toml_lines(value, (*path, key))]

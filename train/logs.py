@@ -6,7 +6,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from focus_backend.errors import TrainingError
+from focus_backend.errors import OutputError, TrainingError
+from focus_backend.files import write_whole
 from train.run import StageFolder
 
 if TYPE_CHECKING:
     from rich.progress import Progress as ProgressBar
+
+Report = Callable[[Mapping[str, Any]], None]
 
 # Share of the region that is called face, beyond which a mask is of no use.
 ALL_OUTLIER, ALL_FACE = 0.02, 0.998
@@ -62,21 +66,31 @@ class StageLog:
         first_step: where the stage goes on; what an earlier run logged beyond it is dropped.
         steps: of the stage.
         is_quiet: other processes than the first say nothing.
+        report: is told every line of the log, for programs.
+        last_loss: losses logged beyond this step are dropped, too.
+
+    Raises:
+        OutputError: the folder cannot be written.
     """
 
-    def __init__(self, folder: StageFolder, first_step: int, steps: int, is_quiet: bool) -> None:
-        self._folder, self._steps, self._is_quiet = folder, steps, is_quiet
+    def __init__(
+        self, folder: StageFolder, first_step: int, steps: int, is_quiet: bool, report: Report | None = None, last_loss: int | None = None
+    ) -> None:
+        self._folder, self._steps, self._is_quiet, self._report = folder, steps, is_quiet, report
         self._board: Any = None
         self._bar: ProgressBar | None = None
         self._warned = False
         self._clock, self._clock_step = time.perf_counter(), first_step
         if is_quiet:
             return
-        folder.path.mkdir(parents=True, exist_ok=True)
-        _truncate(folder.losses, first_step)
+        last_loss = first_step if last_loss is None else last_loss
         from torch.utils.tensorboard import SummaryWriter
 
-        self._board = SummaryWriter(str(folder.path), purge_step=first_step)
+        with _writing(folder.path):
+            folder.path.mkdir(parents=True, exist_ok=True)
+            _truncate(folder.losses, first_step, last_loss)
+            # TensorBoard hides what older files hold from this step on.
+            self._board = SummaryWriter(str(folder.path), purge_step=last_loss + 1)
 
     def __enter__(self) -> StageLog:
         if not self._is_quiet and sys.stderr.isatty():
@@ -93,7 +107,9 @@ class StageLog:
         if self._bar is not None:
             self._bar.stop()
         if self._board is not None:
-            self._board.close()
+            # What it cannot write any more must not hide why the run ends.
+            with suppress(OSError):
+                self._board.close()
 
     def say(self, line: str) -> None:
         """One line for people, on stderr."""
@@ -114,7 +130,7 @@ class StageLog:
         if bad:
             raise TrainingError(
                 f"{bad[0]} is not finite at step {step} of {self._folder.stage}",
-                "go on from the last checkpoint with a lower optimiser.learning_rate or with optimiser.clip_norm = 1",
+                f"delete {self._folder.path} and train it again with a lower learning_rate or with optimiser.clip_norm = 1",
             )
         now = time.perf_counter()
         speed = (step - self._clock_step) * batch_size / max(now - self._clock, 1e-9)
@@ -136,9 +152,8 @@ class StageLog:
             return
         self._write({"step": step, "validation": dict(measures)})
         self._scalars("validation", measures, step)
-        self._folder.pictures.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(self._folder.pictures / f"{step:08d}.png"), cv2.cvtColor(panel, cv2.COLOR_RGB2BGR))
-        if self._board is not None:
+        write_picture(self._folder.pictures / f"{step:08d}.png", panel)
+        with _writing(self._folder.path):
             self._board.add_image("photo, reconstruction, mask", panel, step, dataformats="HWC")
         listed = ", ".join(f"{name} {value:.3f}" for name, value in measures.items())
         self.say(f"{self._folder.stage} {step}: {listed}" if listed else f"{self._folder.stage} {step}: pictures written")
@@ -153,19 +168,33 @@ class StageLog:
             percent = 100 * max(share, 1 - share)
             self.say(
                 f"warning: at step {step} the mask calls {percent:.1f} % of the faces {what}: "
-                f"raise losses.segmentation.{weight}, or start S from an earlier checkpoint"
+                f"raise losses.segmentation.{weight} and train the stage again"
             )
         self._warned = is_collapsed
 
     def _scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
         if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(f"{group}/{name}", value, step)
+            with _writing(self._folder.path):
+                for name, value in values.items():
+                    self._board.add_scalar(f"{group}/{name}", value, step)
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        if not self._is_quiet:
-            with self._folder.losses.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        if self._is_quiet:
+            return
+        with _writing(self._folder.path), self._folder.losses.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._report is not None:
+            self._report({"stage": self._folder.stage, **line})
+
+
+def write_picture(path: Path, picture: UInt8[np.ndarray, "height width 3"]) -> None:
+    """An RGB picture as PNG, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    write_whole(path, data.tobytes())
 
 
 def read_losses(path: Path) -> list[dict[str, Any]]:
@@ -175,10 +204,20 @@ def read_losses(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("}\n")]
 
 
-def _truncate(path: Path, step: int) -> None:
+def _truncate(path: Path, step: int, last_loss: int) -> None:
     """Drop what was logged beyond the checkpoint that the run goes on from."""
-    kept = [line for line in read_losses(path) if line["step"] <= step]
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    kept = [line for line in read_losses(path) if line["step"] <= (last_loss if "losses" in line else step)]
+    write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A full disk and the like as an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "free some space; the same command goes on from the last checkpoint"
+        raise OutputError(f"the log in {path} cannot be written ({error.strerror or error})", remedy) from error
 
 
 def _duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ from train.autoencoder import Parts, Reconstructed, segment
 from train.baselines import SkinColour, cutmix, cutout
 from train.config import LossesConfig
 from train.data.batch import FaceBatch, FaceSource
+from train.seeds import mixed
 
 MaskOf = Callable[[Reconstructed], Float[Tensor, "b h w"]]
 Augmentation = Literal["none", "cutmix", "cutout"]
@@ -69,5 +70,5 @@ def augmented(batch: FaceBatch, kind: Augmentation, seed: int, step: int) -> Fac
     """The batch with patches over half of its faces, the same ones for the same seed and step (`cutmix`, `cutout`)."""
     if kind == "none":
         return batch
-    generator = torch.Generator(batch.image.device).manual_seed((seed + 1) * 1_000_003 + step)
+    generator = torch.Generator(batch.image.device).manual_seed(mixed(seed, step))
     return cutmix(batch, generator) if kind == "cutmix" else cutout(batch, generator)

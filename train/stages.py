@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import cv2
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from focus_backend.errors import ConfigError, TrainingError
+from focus_backend.errors import ConfigError, TrainingError, WeightsError
+from focus_backend.files import write_whole
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.morphable.store import load_model
 from focus_backend.networks.checkpoint import load_network
@@ -25,25 +26,31 @@ from focus_backend.networks.segmentation import SegmentationNetwork
 from focus_backend.networks.weights import WEIGHTS_FOLDER, load_weights, save_weights
 from train import masks, steps
 from train.autoencoder import EncoderOutputs, Parts, SegmentationLogits
-from train.config import STAGES, TrainingConfig
+from train.config import STAGES, TrainingConfig, to_toml
 from train.data.batch import FaceBatch, FaceSource
-from train.data.pool import PooledFaces
-from train.data.synthetic import SyntheticFaces
-from train.misfit import RenderedFaces, draw_misfit, mean_misfit
-from train.run import Progress, StageFolder, open_run
+from train.logs import Report, write_picture
+from train.misfit import draw_misfit, mean_misfit
+from train.run import Progress, StageFolder, check_run, locked, open_run
+from train.seeds import mixed
+from train.sources import VALIDATION_SEED, Sources
 from train.spread import coefficient_spread
+from train.steps import coefficient_shares
 from train.trainer import ENCODER, SEGMENTATION, Stage, Trainer
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-# Seeds of what is looked at, apart from what is learnt from.
-_VALIDATION_SEED = 7_777_777
-_MISFIT_SEED = 3_333_333
 
-
-def train(config: TrainingConfig, run: Path, stages: tuple[str, ...] = STAGES) -> Path:
+def train(config: TrainingConfig, run: Path, stages: tuple[str, ...] = STAGES, report: Report | None = None) -> Path:
     """Train the given stages, each from where the one before ended; stages with no steps are left out.
+
+    Nothing is written before configuration, data and folder are known to be usable.
+
+    Args:
+        config: of the run.
+        run: its folder.
+        stages: some of `STAGES`, in their order.
+        report: is told every line of the log.
 
     Returns:
         The weights folder of the last one.
@@ -51,14 +58,22 @@ def train(config: TrainingConfig, run: Path, stages: tuple[str, ...] = STAGES) -
     Raises:
         ConfigError: the configuration cannot be used here, or the run was begun with another one.
         TrainingError: a stage that has to come before is missing, or losses are not finite.
+        OutputError: the folder cannot be used, or another process trains in it.
         StoppedError: asked to stop; the same call goes on.
     """
-    session = Session(config, open_run(run, config))
     wanted = [stage for stage in stages if config.stage(stage).steps]
     if not wanted:
-        raise ConfigError(f"nothing to train: {', '.join(stages)} has no steps", "set its steps")
-    for stage in wanted:
-        session.run_stage(stage)
+        names = f"{', '.join(stages)} {'has' if len(stages) == 1 else 'have'}"
+        raise ConfigError(f"nothing to train: {names} no steps in this configuration", f"set {stages[-1]}.steps")
+    check_run(run)
+    session = Session(config, run, report)
+    session.check(wanted)
+    with contextlib.ExitStack() as stack:
+        if session.fabric.is_global_zero:
+            stack.enter_context(locked(run))
+            open_run(run, config)
+        for stage in wanted:
+            session.run_stage(stage)
     return StageFolder(run, wanted[-1]).weights
 
 
@@ -68,22 +83,36 @@ class Session:
 
     config: TrainingConfig
     run: Path
+    report: Report | None = None
+    # Networks of the stage that is next, opened when the run was checked.
+    _starts: dict[str, tuple[Encoder, SegmentationNetwork, str | None]] = field(default_factory=dict)
 
     @cached_property
     def fabric(self) -> Fabric:
         """Devices and precision, from the configuration or from torchrun."""
         from lightning_fabric import Fabric
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
 
         compute = self.config.compute
         torch.set_num_threads(compute.threads)
-        fabric = Fabric(accelerator=_accelerator(compute.device), devices=compute.devices, precision=compute.precision)
+        accelerator = _accelerator(compute.device)
+        try:
+            fabric = Fabric(accelerator=accelerator, devices=compute.devices, precision=compute.precision)
+        except (MisconfigurationException, ValueError) as error:
+            problem = f"{compute.devices} devices cannot be used here ({str(error).splitlines()[0]})"
+            raise ConfigError(problem, "set compute.devices to what there is") from error
         fabric.launch()
         return fabric
 
     @cached_property
+    def cpu_model(self) -> FaceModel:
+        """The face model on the CPU, where networks are made and weights are written."""
+        return load_model(self.config.model)
+
+    @cached_property
     def model(self) -> FaceModel:
         """The face model on the training device."""
-        return load_model(self.config.model).to(self.fabric.device)
+        return self.cpu_model if self.fabric.device.type == "cpu" else self.cpu_model.to(self.fabric.device)
 
     @cached_property
     def frame(self) -> CropFrame:
@@ -98,8 +127,7 @@ class Session:
             ConfigError: a loss wants it and it was configured away.
         """
         losses = self.config.losses
-        is_wanted = bool(losses.encoder.perceptual or losses.segmentation.distance or losses.segmentation.preserve)
-        if not is_wanted:
+        if not (losses.encoder.perceptual or losses.segmentation.distance or losses.segmentation.preserve):
             return None
         if self.config.networks.recognition == "none":
             remedy = "set losses.encoder.perceptual, losses.segmentation.distance and losses.segmentation.preserve to 0, or name a network"
@@ -107,45 +135,103 @@ class Session:
         return _open_recognition(self.config.networks.recognition, self.fabric.device)
 
     @cached_property
-    def source(self) -> FaceSource:
-        """Faces to learn from."""
-        config, data = self.config, self.config.data
-        if data.kind == "prepared":
-            return self._prepared(data.split, config.seed, is_augmented=True)
-        faces = self._synthetic(config.seed)
-        if not data.pool:
-            return faces
-        if self.fabric.device.type != "cpu":
-            raise ConfigError("data.pool keeps faces in the processor's memory", "leave it out on a GPU, which draws faster than it learns")
-        key = f"{config.seed} {config.image_size} {config.model} {config.synthetic.model_dump_json()} {data.pool} {self.fabric.world_size}"
-        file = self.run / f"faces-{self.fabric.global_rank}.safetensors"
-        return PooledFaces(faces, data.pool, seed=config.seed, rank=self.fabric.global_rank, file=file, key=key)
+    def sources(self) -> Sources:
+        """Where faces come from."""
+        return Sources(self.config, self.run, self.fabric, self.model, self.frame)
 
-    @cached_property
-    def validation(self) -> FaceSource:
-        """Faces to look at, the same ones every time."""
-        data = self.config.data
-        if data.kind == "prepared":
-            return self._prepared(data.validation_split, _VALIDATION_SEED, is_augmented=False)
-        return self._synthetic(_VALIDATION_SEED)
+    @property
+    def source(self) -> FaceSource:
+        """Faces that EM learns from."""
+        return self.sources.training("em")
+
+    def check(self, wanted: Sequence[str]) -> None:
+        """Whether these stages can be trained, before anything is written, and before an hour of the first one.
+
+        Raises:
+            ConfigError: data, device or network is not there; or a stage was begun otherwise.
+            WeightsError: a network cannot be used.
+            TrainingError: a stage that has to come before is missing.
+        """
+        if any(self._wants_recognition(name) for name in wanted):
+            _ = self.recognition
+        self.sources.check(wanted)
+        trained: str | None = None
+        for name in wanted:
+            folder = StageFolder(self.run, name)
+            begun = folder.begun()
+            if trained is None:
+                new = self._new(name)
+                if begun is not None:
+                    folder.check(begun, new)
+                if self._done(folder, new) is None:
+                    trained, self._starts[name] = name, self._start(name)
+            elif begun is not None:
+                raise ConfigError(
+                    f"{folder.path} was begun from other weights than {trained} will have",
+                    f"delete {folder.path} to train it again, or give another --out",
+                )
 
     def run_stage(self, name: str) -> None:
         """Train one stage, unless that was done before."""
-        folder, steps_wanted = StageFolder(self.run, name), self.config.stage(name).steps
-        fingerprint = self.config.fingerprint(name)
-        done = folder.finished()
-        if done is not None and done.fingerprint == fingerprint and done.step >= steps_wanted:
-            self.fabric.print(f"{name}: done before, {done.step} steps")
+        folder, new = StageFolder(self.run, name), self._new(name)
+        done = self._done(folder, new)
+        if done is not None:
+            if self.fabric.is_global_zero:
+                print(f"{name}: done before, {done.step} steps", file=sys.stderr)
             return
-        encoder, segmentation, before = self._start(name)
-        parts = self._set_up(encoder, segmentation)
-        faces = self._misfit_faces(_MISFIT_SEED) if name == "misfit" else self.source
-        shown = self._misfit_faces(_VALIDATION_SEED) if name == "misfit" else self.validation
-        trainer = Trainer(self.fabric, parts, faces, shown, self.config.optimiser, self.config.logging, self.config.seed)
-        progress = trainer.run(self._stage(name, parts), folder, fingerprint)
+        encoder, segmentation, before = self._starts.pop(name) if name in self._starts else self._start(name)
+        parts = self._set_up(encoder, segmentation, self._wants_recognition(name))
+        if self.fabric.is_global_zero:
+            write_whole(folder.config, to_toml(self.config).encode())
+        faces, shown = self.sources.training(name), self.sources.validation(name)
+        config = self.config
+        trainer = Trainer(self.fabric, parts, faces, shown, config.optimiser, config.logging, config.seed, self.report)
+        progress = trainer.run(self._stage(name, parts), folder, new)
         if self.fabric.is_global_zero:
             self._finish(name, folder, encoder, segmentation, before, progress)
         self.fabric.barrier()
+
+    def _new(self, name: str) -> Progress:
+        """The start of a stage.
+
+        Raises:
+            TrainingError: the stage it starts from is not done.
+        """
+        before = self._before(name)
+        if before is None:
+            return Progress(0, self.config.fingerprint(name))
+        steps, done = self.config.stage(before).steps, StageFolder(self.run, before).finished()
+        if done is None or done.step < steps:
+            state = f"has done {done.step} of {steps} steps" if done is not None else "is not done"
+            remedy = f"run `focus-backend train {before}` first, or `train all`"
+            raise TrainingError(f"{name} starts from {before}, which {state} in {self.run}", remedy)
+        return Progress(0, self.config.fingerprint(name), done.weights)
+
+    def _done(self, folder: StageFolder, new: Progress) -> Progress | None:
+        """How a stage was done, None where it was not, or otherwise, or with fewer steps."""
+        done = folder.finished()
+        steps = self.config.stage(folder.stage).steps
+        is_same = done is not None and (done.fingerprint, done.start) == (new.fingerprint, new.start)
+        return done if done is not None and is_same and done.step >= steps else None
+
+    def _before(self, name: str) -> str | None:
+        """The stage that a stage starts from; None for the first one.
+
+        Raises:
+            TrainingError: there has to be one.
+        """
+        before = [stage for stage in STAGES[: STAGES.index(name)] if self.config.stage(stage).steps]
+        if not before and name not in ("warmstart", "init"):
+            raise TrainingError(f"{name} needs a trained encoder, but no stage before it has steps", "set init.steps or warmstart.steps")
+        return before[-1] if before else None
+
+    def _wants_recognition(self, name: str) -> bool:
+        """Whether a stage has perceptual losses."""
+        if name in ("warmstart", "segmentation"):
+            return False
+        losses = self.config.losses
+        is_for_both = name == "em" and self.config.mask == "network"
+        return bool(losses.encoder.perceptual or (is_for_both and (losses.segmentation.distance or losses.segmentation.preserve)))
 
     def _stage(self, name: str, parts: Parts) -> Stage:
         """What the stage of a name computes."""
@@ -156,16 +242,20 @@ class Session:
             return self._em(parts, rates)
         if name == "segmentation":
             return Stage(name, section, lambda step: SEGMENTATION, self._segmentation_start(parts), rates, uses_segmentation=True)
-        if name == "warmstart":
-            shares = coefficient_shares(self.model)
-            return Stage(name, section, lambda step: ENCODER, lambda step, batch: steps.warm_start_step(parts, batch, shares), rates)
-        is_masked = name == "init" and config.mask != "none"
-        mask_of = masks.by_difference(losses) if is_masked else masks.everything
-        return Stage(name, section, lambda step: ENCODER, lambda step, batch: steps.encoder_step(parts, losses, batch, mask_of), rates)
+        mask_of = masks.by_difference(losses) if name == "init" and config.mask != "none" else masks.everything
+        shares = coefficient_shares(self.model)
+
+        def compute(step: int, batch: FaceBatch) -> steps.StepOutcome:
+            if name == "warmstart":
+                return steps.warm_start_step(parts, batch, shares)
+            return steps.encoder_step(parts, losses, batch, mask_of)
+
+        return Stage(name, section, lambda step: ENCODER, compute, rates, shown_mask=mask_of)
 
     def _em(self, parts: Parts, rates: Mapping[str, float]) -> Stage:
         """Step 3. With masks that are given, S has nothing to learn here, and R learns all the time."""
-        em, losses, seed, mask_of = self.config.em, self.config.losses, self.config.seed, self._mask_of(parts)
+        em, losses, mask_of = self.config.em, self.config.losses, self._mask_of(parts)
+        seed = mixed(self.config.seed, self.fabric.global_rank)
         alternates = self.config.mask == "network"
 
         def learner(step: int) -> str:
@@ -176,7 +266,8 @@ class Session:
                 return steps.segmentation_step(parts, losses, batch)
             return steps.encoder_step(parts, losses, masks.augmented(batch, self.config.mask_augmentation, seed, step), mask_of)
 
-        return Stage("em", em, learner, compute, rates if alternates else {ENCODER: rates[ENCODER]}, alternates)
+        shown = None if self._has_segmentation("em") else mask_of
+        return Stage("em", em, learner, compute, rates if alternates else {ENCODER: rates[ENCODER]}, alternates, shown)
 
     def _segmentation_start(self, parts: Parts) -> Any:
         """Step 2: M_pre of the trained R, or for the supervised variants the truth."""
@@ -184,7 +275,8 @@ class Session:
         is_supervised = config.mask == "truth"
         target = masks.of_truth if is_supervised else masks.by_difference(config.losses)
         kind = config.mask_augmentation if is_supervised else "none"
-        return lambda step, batch: steps.segmentation_start_step(parts, masks.augmented(batch, kind, config.seed, step), target)
+        seed = mixed(config.seed, self.fabric.global_rank)
+        return lambda step, batch: steps.segmentation_start_step(parts, masks.augmented(batch, kind, seed, step), target)
 
     def _mask_of(self, parts: Parts) -> masks.MaskOf:
         """What stands for M when R learns."""
@@ -194,9 +286,7 @@ class Session:
         if kind == "none":
             return masks.everything
         if kind == "skin":
-            return masks.by_skin_colour(self.source)
-        if self.source.batch(0, 1).mask is None:
-            raise ConfigError('mask = "truth" needs photos with masks', "prepare CelebAMask-HQ or AR, or use synthetic faces")
+            return masks.by_skin_colour(self.sources.masked())
         return masks.of_truth
 
     def _rates(self, name: str) -> dict[str, float]:
@@ -208,36 +298,29 @@ class Session:
 
     def _start(self, name: str) -> tuple[Encoder, SegmentationNetwork, str | None]:
         """The networks a stage starts with, on the CPU, and the stage they come from."""
-        before = [stage for stage in STAGES[: STAGES.index(name)] if self.config.stage(stage).steps]
-        if not before:
-            if name not in ("warmstart", "init"):
-                raise TrainingError(
-                    f"{name} needs a trained encoder, but no stage before it has steps", "set init.steps or warmstart.steps"
-                )
+        before = self._before(name)
+        if before is None:
             return (*self._fresh(), None)
-        folder = StageFolder(self.run, before[-1])
-        if folder.finished() is None:
-            raise TrainingError(
-                f"{name} starts from {before[-1]}, which is not done in {self.run}",
-                f"run `focus-backend train {before[-1]}` first, or `train all`",
-            )
-        weights = load_weights(folder.weights, self.model.to("cpu"))
+        folder = StageFolder(self.run, before)
+        weights = load_weights(folder.weights, self.cpu_model)
         encoder = copy.deepcopy(weights.encoder)
         segmentation = self._fresh()[1] if weights.segmentation is None else copy.deepcopy(weights.segmentation)
-        if encoder.config != self.config.networks.encoder or segmentation.config != self.config.networks.segmentation:
-            raise ConfigError(f"{folder.weights} holds other networks than the configuration names", "give another --out")
-        return encoder.requires_grad_(True), segmentation.requires_grad_(True), before[-1]
+        networks = self.config.networks
+        made_for = (encoder.config, segmentation.config, weights.image_size)
+        if made_for != (networks.encoder, networks.segmentation, self.config.image_size):
+            raise ConfigError(f"{folder.weights} holds other networks, or for another image size, than configured", "give another --out")
+        return encoder.requires_grad_(True), segmentation.requires_grad_(True), before
 
     def _fresh(self) -> tuple[Encoder, SegmentationNetwork]:
         """New networks; the same ones for the same seed."""
         torch.manual_seed(self.config.seed)
-        encoder = Encoder(self.config.networks.encoder, self.model.to("cpu"), self.config.image_size)
+        encoder = Encoder(self.config.networks.encoder, self.cpu_model, self.config.image_size)
         segmentation = SegmentationNetwork(self.config.networks.segmentation)
         if self.config.networks.imagenet is not None:
             load_imagenet(encoder.backbone, self.config.networks.imagenet)
         return encoder, segmentation
 
-    def _set_up(self, encoder: Encoder, segmentation: SegmentationNetwork) -> Parts:
+    def _set_up(self, encoder: Encoder, segmentation: SegmentationNetwork, wants_recognition: bool = True) -> Parts:
         """The networks on their devices."""
 
         def called(network: nn.Module) -> nn.Module:
@@ -246,34 +329,32 @@ class Session:
             return self.fabric.setup_module(cast(nn.Module, compiled))
 
         encode, segment = called(EncoderOutputs(encoder)), called(SegmentationLogits(segmentation))
-        return Parts(self.model, self.frame, encoder, segmentation, encode, segment, self.recognition, self.fabric.autocast)
+        recognition = self.recognition if wants_recognition else None
+        return Parts(self.model, self.frame, encoder, segmentation, encode, segment, recognition, self.fabric.autocast)
 
     def _finish(
         self, name: str, folder: StageFolder, encoder: Encoder, segmentation: SegmentationNetwork, before: str | None, progress: Progress
     ) -> None:
         """Leave the stage's weights, with what inference wants to know of them."""
         misfit = None
-        device = self.fabric.device
         if name == "misfit":
             assert before is not None
-            misfit = mean_misfit(encoder, self.model, self._misfit_faces(_VALIDATION_SEED), self.config.misfit.faces)
-            folder.pictures.mkdir(parents=True, exist_ok=True)
-            picture = draw_misfit(self.model, self.frame, misfit)
-            cv2.imwrite(str(folder.pictures / "misfit.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            misfit = mean_misfit(encoder, self.model, self.sources.rendered(VALIDATION_SEED), self.config.misfit.faces).cpu()
+            write_picture(folder.pictures / "misfit.png", draw_misfit(self.model, self.frame, misfit))
             # R_syn served to find the misfit; photos are R's.
-            encoder = load_weights(StageFolder(self.run, before).weights, self.model.to("cpu")).encoder.to(device)
+            encoder = load_weights(StageFolder(self.run, before).weights, self.cpu_model, self.fabric.device).encoder
         notes = {
             "config": self.config.name,
             "stage": name,
             "steps": progress.step,
             "data": self.config.data.kind,
-            **coefficient_spread(encoder.eval(), self._synthetic(_VALIDATION_SEED), self.config.spread_faces),
+            **coefficient_spread(encoder.eval(), self.sources.synthetic(VALIDATION_SEED), self.config.spread_faces),
         }
-        model = self.model.to("cpu")
-        misfit = None if misfit is None else misfit.cpu()
         trained = segmentation if self._has_segmentation(name) else None
-        save_weights(folder.weights, encoder, trained, model=model, image_size=self.frame.size, misfit=misfit, training=notes)
-        folder.finish(progress)
+        sha256 = save_weights(
+            folder.weights, encoder, trained, model=self.cpu_model, image_size=self.frame.size, misfit=misfit, training=notes
+        )
+        folder.finish(progress, sha256)
 
     def _has_segmentation(self, name: str) -> bool:
         """Whether S has learnt anything by the end of a stage."""
@@ -281,44 +362,14 @@ class Session:
         learns_in_em = config.mask == "network" and bool(config.em.steps and config.em.segmentation_steps)
         return ("segmentation" in behind and config.segmentation.steps > 0) or ("em" in behind and learns_in_em)
 
-    def _synthetic(self, seed: int) -> SyntheticFaces:
-        fabric = self.fabric
-        rank, world = fabric.global_rank, fabric.world_size
-        return SyntheticFaces(self.model, self.frame, self.config.synthetic, seed=seed, rank=rank, world=world, device=fabric.device)
-
-    def _misfit_faces(self, seed: int) -> RenderedFaces:
-        return RenderedFaces(self._synthetic(seed))
-
-    def _prepared(self, split: str, seed: int, is_augmented: bool) -> FaceSource:
-        from train.data.prepared import PreparedFaces
-
-        data = self.config.data
-        assert data.path is not None
-        return PreparedFaces(
-            data.path,
-            self.frame,
-            split=split,
-            seed=seed,
-            rank=self.fabric.global_rank,
-            world=self.fabric.world_size,
-            augment=data.augment if is_augmented else None,
-            device=self.fabric.device,
-        )
-
-
-def coefficient_shares(model: FaceModel) -> dict[str, Float[Tensor, "n"]]:
-    """Share of each shape and expression coefficient in how far random coefficients move the vertices of the face."""
-    vertices = model.triangles[model.triangle_in_face].unique()
-    shares = {}
-    for name, basis in (("shape", model.shape_basis), ("expression", model.expression_basis)):
-        energy = basis[:, vertices].square().sum((1, 2))
-        shares[name] = energy / energy.sum().clamp(min=1e-12)
-    return shares
-
 
 def _open_recognition(name: str, device: torch.device) -> RecognitionNetwork:
     """F from a file, or the one that comes with the package."""
     path = WEIGHTS_FOLDER / "recognition.safetensors" if name == "default" else Path(name)
+    if not path.is_file():
+        which = "the package has no recognition network" if name == "default" else f"there is no recognition network {path}"
+        remedy = "make one with `focus-backend train recognition` or `weights convert`, and name it with --set networks.recognition=FILE"
+        raise WeightsError(f"{which}, which the perceptual losses want", remedy)
     return cast(RecognitionNetwork, load_network(path, "recognition", device=device)).freeze()
 
 
@@ -334,4 +385,5 @@ def _accelerator(device: str) -> str:
         return "cpu"
     if device == "cuda" and torch.cuda.is_available():
         return "cuda"
-    raise ConfigError(f"device {device} is not available here", "use --device cpu, or leave it out")
+    known = "use --device cpu, or leave it out" if device == "cuda" else "use auto, cpu or cuda"
+    raise ConfigError(f"device {device} is not available here", known)

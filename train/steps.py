@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from focus_backend import losses
+from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.recognition import RecognitionNetwork
 from train.autoencoder import Parts, Reconstructed, known_landmarks, mask_logits, masked, reconstruct, segment
 from train.config import LossesConfig
@@ -118,6 +119,16 @@ def warm_start_step(parts: Parts, batch: FaceBatch, shares: Mapping[str, Float[T
         "landmark": 1e-2 * losses.landmark_loss(batch.landmarks, seen.decoded.landmarks, even, batch.landmark_weight, parts.frame.size),
     }
     return StepOutcome(terms, seen, seen.region)
+
+
+def coefficient_shares(model: FaceModel) -> dict[str, Float[Tensor, "n"]]:
+    """Share of each shape and expression coefficient in how far random coefficients move the vertices of the face."""
+    vertices = model.triangles[model.triangle_in_face].unique()
+    shares = {}
+    for name, basis in (("shape", model.shape_basis), ("expression", model.expression_basis)):
+        energy = basis[:, vertices].square().sum((1, 2))
+        shares[name] = energy / energy.sum().clamp(min=1e-12)
+    return shares
 
 
 def _landmark_loss(seen: Reconstructed, size: int) -> Float[Tensor, ""]:

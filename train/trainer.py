@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,10 @@ from focus_backend.networks.segmentation import SegmentationNetwork
 from train.autoencoder import Parts
 from train.config import LoggingConfig, OptimiserConfig, StageConfig
 from train.data.batch import FaceBatch, FaceSource
-from train.logs import StageLog, Sums
+from train.logs import Report, StageLog, Sums
+from train.masks import MaskOf
 from train.run import Progress, StageFolder
+from train.seeds import mixed
 from train.steps import StepOutcome
 from train.validation import validate
 
@@ -47,6 +49,7 @@ class Stage:
         compute: the losses of a step's batch.
         learning_rates: at the start, by network that learns in this stage.
         uses_segmentation: masks are those of S, which is watched for collapse.
+        shown_mask: of the faces that are looked at; None for that of S.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Stage:
     compute: Callable[[int, FaceBatch], StepOutcome]
     learning_rates: Mapping[str, float]
     uses_segmentation: bool = False
+    shown_mask: MaskOf | None = None
 
 
 @dataclass
@@ -69,6 +73,7 @@ class Trainer:
         optimiser: how to descend.
         logging: what to write and when.
         seed: of everything random; together with the step it decides all that a step draws.
+        report: is told every line of the log.
     """
 
     fabric: Fabric
@@ -78,10 +83,11 @@ class Trainer:
     optimiser: OptimiserConfig
     logging: LoggingConfig
     seed: int
+    report: Report | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, stage: Stage, folder: StageFolder, fingerprint: str) -> Progress:
-        """Train a stage from its newest checkpoint to its end.
+    def run(self, stage: Stage, folder: StageFolder, new: Progress) -> Progress:
+        """Train a stage from its newest checkpoint, or where there is none from `new`, to its end.
 
         Raises:
             StoppedError: asked to by SIGTERM or Ctrl-C; a checkpoint was written.
@@ -90,9 +96,11 @@ class Trainer:
         """
         networks = self.parts.networks()
         optimisers = {name: self._optimiser(networks[name], rate) for name, rate in stage.learning_rates.items()}
-        progress = folder.restore(networks, optimisers, self.parts.model, fingerprint) or Progress(0, fingerprint, {}, 0.0)
-        is_first = self.fabric.is_global_zero
-        with StageLog(folder, progress.step, stage.config.steps, not is_first) as log, self._stoppable():
+        progress = folder.restore(networks, optimisers, self.parts.model, new)
+        steps, is_quiet = stage.config.steps, not self.fabric.is_global_zero
+        # A shorter run has ended within an interval of the log; the longer one writes that interval whole.
+        first = progress.step - bool(progress.sums and progress.step < steps)
+        with StageLog(folder, progress.step, steps, is_quiet, self.report, first) as log, self._stoppable():
             if 0 < progress.step < stage.config.steps:
                 log.say(f"{stage.name}: going on from step {progress.step}")
             return self._loop(stage, folder, log, optimisers, networks, progress)
@@ -106,39 +114,36 @@ class Trainer:
         networks: Mapping[str, nn.Module],
         progress: Progress,
     ) -> Progress:
-        sums, started, before = Sums(progress.sums), time.perf_counter(), progress.seconds
-        fingerprint, steps = progress.fingerprint, stage.config.steps
-
-        def reached(step: int) -> Progress:
-            return Progress(step, fingerprint, sums.take(), before + time.perf_counter() - started)
-
-        for step in range(progress.step, steps):
+        sums, started, steps = Sums(progress.sums), time.perf_counter(), stage.config.steps
+        begun = progress
+        for step in range(begun.step, steps):
             learner = stage.learner(step)
             rate = self._step(stage, step, learner, optimisers[learner], sums)
-            done = step + 1
-            if done % self.logging.log_every == 0 or done == steps:
+            done, is_last = step + 1, step + 1 == steps
+            if done % self.logging.log_every == 0 or is_last:
                 log.losses(done, Sums.means(sums.take()), rate, stage.config.batch_size * self.fabric.world_size)
+            if done % self.logging.log_every == 0:
                 sums = Sums()
-            if self.fabric.is_global_zero and (done % self.logging.picture_every == 0 or done == steps):
-                log.validation(done, *validate(self.parts, self.validation, self.logging.pictures))
-            must_stop = self._must_stop(done)
-            if done % self.logging.checkpoint_every == 0 or done == steps or must_stop:
-                progress = reached(done)
+            if self.fabric.is_global_zero and (done % self.logging.picture_every == 0 or is_last):
+                log.validation(done, *validate(self.parts, self.validation, self.logging.pictures, stage.shown_mask))
+            must_stop = self._must_stop(done, is_last)
+            if done % self.logging.checkpoint_every == 0 or is_last or must_stop:
+                seconds = begun.seconds + time.perf_counter() - started
+                progress = replace(begun, step=done, sums=sums.take(), seconds=seconds)
                 if self.fabric.is_global_zero:
                     folder.save(progress, networks, optimisers, self.parts.model, self.logging.keep)
                 self.fabric.barrier()
-            if must_stop and done < steps:
+            if must_stop:
                 log.say(f"{stage.name}: stopped at step {done}; the same command goes on from there")
                 raise StoppedError
         return progress
 
     def _step(self, stage: Stage, step: int, learner: str, optimiser: torch.optim.Optimizer, sums: Sums) -> float:
         """One step of one network; the learning rate it was done with."""
-        for name, network in self.parts.calls().items():
-            network.train(name == learner)
-            network.requires_grad_(name == learner)
+        for name, network in self.parts.networks().items():
+            _let_learn(network, self.parts.calls()[name], name == learner)
         # Dropout and all else that is random hangs on the step alone, so that a resumed run draws the same.
-        torch.manual_seed(_mixed(self.seed, step, self.fabric.global_rank))
+        torch.manual_seed(mixed(self.seed, step, self.fabric.global_rank))
         batch = self.source.batch(step, stage.config.batch_size)
         outcome = stage.compute(step, batch)
         self.fabric.backward(outcome.total)
@@ -168,11 +173,11 @@ class Trainer:
             return torch.optim.AdamW(parameters, lr=rate, weight_decay=self.optimiser.weight_decay)
         return torch.optim.Adadelta(parameters, lr=rate, weight_decay=self.optimiser.weight_decay)
 
-    def _must_stop(self, done: int) -> bool:
+    def _must_stop(self, done: int, is_last: bool) -> bool:
         """Whether any process was asked to stop, so that all of them stop at the same step; asking waits, so several ask seldom."""
         if self.fabric.world_size == 1:
             return self._stop.is_set()
-        if done % self.logging.log_every:
+        if done % self.logging.log_every and not is_last:
             return False
         flag = torch.tensor(float(self._stop.is_set()), device=self.fabric.device)
         return bool(self.fabric.all_reduce(flag, reduce_op="max"))
@@ -200,9 +205,8 @@ def _share(outcome: StepOutcome) -> Float[Tensor, ""]:
     return outcome.mask.sum() / outcome.seen.region.sum().clamp(min=1)
 
 
-def _mixed(*numbers: int) -> int:
-    """One seed of several numbers."""
-    seed = 0
-    for number in numbers:
-        seed = (seed * 1_000_003 + number + 1) % (1 << 62)
-    return seed
+def _let_learn(network: nn.Module, call: nn.Module, learns: bool) -> None:
+    """Training mode and gradients for a network and what wraps it, or neither; walking over all parts takes time: only after a change."""
+    if network.training != learns or next(network.parameters()).requires_grad != learns:
+        call.train(learns)
+        call.requires_grad_(learns)

@@ -11,17 +11,26 @@ from torch import Tensor
 from focus_backend.morphable.face_model import FaceModel
 from train.autoencoder import Parts, Reconstructed, reconstruct, segment
 from train.data.batch import FaceSource
+from train.masks import MaskOf
 
 
 @torch.no_grad()
-def validate(parts: Parts, source: FaceSource, count: int) -> tuple[dict[str, float], UInt8[np.ndarray, "height width 3"]]:
-    """Measures over `count` faces, and a panel of them: photo, reconstruction, overlay, mask; a column a face."""
+def validate(
+    parts: Parts, source: FaceSource, count: int, mask_of: MaskOf | None = None
+) -> tuple[dict[str, float], UInt8[np.ndarray, "height width 3"]]:
+    """Measures over `count` faces, and a panel of them: photo, reconstruction, mask; a column a face.
+
+    Args:
+        parts: the networks; called directly, as one process alone may do.
+        source: faces.
+        count: how many.
+        mask_of: what stands for the mask; None for S.
+    """
     parts = parts.unwrapped()
     for network in parts.calls().values():
         network.eval()
-    with parts.autocast():
-        seen = reconstruct(parts, source.batch(0, count))
-        mask = segment(parts, seen)
+    seen = reconstruct(parts, source.batch(0, count))
+    mask = segment(parts, seen) if mask_of is None else mask_of(seen)
     return measures(parts.model, seen, mask), panel(seen, mask)
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from focus_backend.errors import MissingDependencyError
+from focus_backend.errors import MissingDependencyError, OutputError
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,7 @@ class TrainOptions:
     devices: int | None = None
     precision: str | None = None
     threads: int | None = None
+    as_json: bool = False
 
 
 def train_stages(options: TrainOptions, stages: tuple[str, ...] | None) -> int:
@@ -41,16 +47,24 @@ def train_stages(options: TrainOptions, stages: tuple[str, ...] | None) -> int:
     from train.trainer import StoppedError
 
     try:
-        weights = train(config, options.out, stages or STAGES)
+        with _stoppable():
+            weights = train(config, options.out, stages or STAGES, _say_json if options.as_json else None)
     except StoppedError:
         return 130
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(f"weights: {weights}")
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept, the same command goes on", file=sys.stderr)
+        return 130
+    if _is_first_process():
+        _say_json({"weights": str(weights)}) if options.as_json else print(f"weights: {weights}")
     return 0
 
 
-def train_recognition(config: list[str], out: Path, overrides: list[str], device: str) -> int:
-    """Train the recognition network on people that do not exist; the exit code."""
+def train_recognition(config: list[str], out: Path, overrides: list[str], device: str, as_json: bool = False) -> int:
+    """Train the recognition network on people that do not exist; the exit code: 130 when stopped.
+
+    Raises:
+        MissingDependencyError, FocusError: as for `train_stages`.
+    """
     _check_packages()
     from train.config import load_config
 
@@ -58,10 +72,21 @@ def train_recognition(config: list[str], out: Path, overrides: list[str], device
     from focus_backend.commands.reconstruct import choose_device
     from train.recognition import train_recognition as run
 
-    def report(step: int, values: object) -> None:
-        print(json.dumps({"step": step, **dict(values)}), flush=True)  # type: ignore[call-overload]
+    def report(step: int, values: Mapping[str, float]) -> None:
+        if as_json:
+            _say_json({"stage": "recognition", "step": step, **values})
+        else:
+            listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            print(f"recognition {step}/{settings.steps}: {listed}", file=sys.stderr, flush=True)
 
-    print(f"recognition network: {run(settings, choose_device(device), out, report)}")
+    _check_place(out)
+    try:
+        with _stoppable():
+            path = run(settings, choose_device(device), out, report)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    _say_json({"recognition": str(path)}) if as_json else print(f"recognition network: {path}")
     return 0
 
 
@@ -86,6 +111,41 @@ def _check_packages() -> None:
     missing = [name for name in ("lightning_fabric", "tensorboard") if find_spec(name) is None]
     if missing:
         raise MissingDependencyError(f"training needs {', '.join(missing)}", 'install them with pip install "focus-backend[train]"')
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM, which clusters send, ends the command as Ctrl-C does: nothing is left half-written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    older = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, older)
+
+
+def _say_json(line: Mapping[str, object]) -> None:
+    print(json.dumps(line), flush=True)
+
+
+def _is_first_process() -> bool:
+    """Whether this is the first one of a run of several; torchrun and Fabric name them differently."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
+def _check_place(path: Path) -> None:
+    """Fail before hours of work rather than after them.
+
+    Raises:
+        OutputError: a file cannot be written there.
+    """
+    beside = path.parent
+    while not beside.exists():
+        beside = beside.parent
+    if path.is_dir() or not beside.is_dir() or not os.access(beside, os.W_OK):
+        raise OutputError(f"{path} cannot be written", "give another file with --out")
 
 
 def _limit_threads(threads: int) -> None:

@@ -8,17 +8,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from focus_backend.errors import ConfigError, OutputError, TrainingError
 from focus_backend.morphable.face_model import FaceModel
+from focus_backend.networks.segmentation import SegmentationConfig, SegmentationNetwork
 from focus_backend.networks.weights import load_weights
 from train.config import STAGES, TrainingConfig, load_config
 from train.logs import Sums, read_losses
+from train.run import Progress, StageFolder
 from train.stages import train
+from train.trainer import StoppedError
 
 
 def losses_of(run: Path, stage: str) -> list[dict]:
@@ -85,14 +90,67 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished: tuple[Path, list[st
     train(load_config("focus", overrides), whole, stages)
     # Ends after three steps of four, as the step schedule lets it.
     train(load_config("focus", [*overrides, "init.steps=3"]), cut, stages)
+    assert [line["step"] for line in losses_of(cut, "init")] == [2, 3]
     train(load_config("focus", overrides), cut, stages)
-    assert losses_of(whole, "init")[-1]["step"] == 4
+    assert [line["step"] for line in losses_of(whole, "init")] == [2, 4]
+    assert losses_of(whole, "init") == losses_of(cut, "init")
     assert weights_bytes(whole, "init") == weights_bytes(cut, "init")
+
+
+def test_a_stop_at_the_last_step_of_a_stage_is_heard(tmp_path: Path, finished: tuple[Path, list[str]], small_run: list[str]) -> None:
+    def stop(line: Mapping[str, Any]) -> None:
+        if (line["stage"], line["step"]) == ("init", 4):
+            signal.raise_signal(signal.SIGINT)
+
+    config, run = load_config("focus", small_run), tmp_path / "run"
+    with pytest.raises(StoppedError):
+        train(config, run, ("init", "segmentation"), stop)
+    assert not (run / "init" / "weights").exists()
+    assert not (run / "segmentation").exists()
+    train(config, run, ("init", "segmentation"))
+    assert losses_of(run, "segmentation")
+
+
+@pytest.mark.parametrize("name", ["adadelta", "adamw"])
+def test_state_of_the_optimiser_comes_back_as_it_was(name: str, tmp_path: Path, saved_model: FaceModel) -> None:
+    def make() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        network = SegmentationNetwork(SegmentationConfig(width=4)).to(memory_format=torch.channels_last)
+        kinds = {"adadelta": torch.optim.Adadelta, "adamw": torch.optim.AdamW}
+        return network, kinds[name](network.parameters(), lr=0.1)
+
+    network, optimiser = make()
+    network(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)).sum().backward()
+    optimiser.step()
+    folder, progress = StageFolder(tmp_path, "init"), Progress(1, "print", "start", {"a": 0.1}, 2.0)
+    folder.save(progress, {"segmentation": network}, {"segmentation": optimiser}, saved_model, keep=1)
+    other, again = make()
+    assert folder.restore({"segmentation": other}, {"segmentation": again}, saved_model, Progress(0, "print", "start")) == progress
+    for first, second in zip(network.parameters(), other.parameters(), strict=True):
+        assert torch.equal(first, second)
+        for key, value in optimiser.state[first].items():
+            assert torch.equal(value, again.state[second][key])
+            # Other strides would be the same numbers, but slower.
+            assert value.stride() == again.state[second][key].stride()
+    with pytest.raises(ConfigError, match="other weights"):
+        folder.restore({}, {}, saved_model, Progress(0, "print", "other"))
+
+
+def test_checkpoints_beyond_those_to_keep_and_leftovers_are_dropped(tmp_path: Path, saved_model: FaceModel) -> None:
+    folder = StageFolder(tmp_path, "init")
+    left = tmp_path / "init" / "checkpoints" / ".writing.killed"
+    left.mkdir(parents=True)
+    for step in (1, 2, 3):
+        folder.save(Progress(step, "print"), {}, {}, saved_model, keep=2)
+    assert sorted(path.name for path in left.parent.iterdir()) == ["00000002", "00000003"]
+    begun = folder.begun()
+    assert begun is not None
+    assert begun.step == 3
 
 
 def test_a_killed_run_goes_on_with_the_same_losses(tmp_path: Path, small_run: list[str]) -> None:
     """SIGTERM in the middle of a stage, in a real process; then the same command again."""
-    overrides = [*small_run, "init.steps=40", "logging.log_every=4", "logging.picture_every=40", "logging.checkpoint_every=1000"]
+    overrides = [*small_run, "init.steps=24", "logging.log_every=3", "logging.picture_every=24", "logging.checkpoint_every=1000"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(load_config("focus", overrides), whole, ("init",))
     command = [sys.executable, "-m", "focus_backend", "train", "init", "-c", "focus", "-o", str(killed)]
@@ -109,7 +167,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(tmp_path: Path, small_run: li
     assert "stopped at step" in said
     states = list((killed / "init" / "checkpoints").glob("*/state.json"))
     assert len(states) == 1
-    assert 8 <= json.loads(states[0].read_text())["step"] < 40
+    assert 6 <= json.loads(states[0].read_text())["step"] < 24
     train(load_config("focus", overrides), killed, ("init",))
     assert losses_of(killed, "init") == losses_of(whole, "init")
     assert weights_bytes(killed, "init") == weights_bytes(whole, "init")
@@ -143,7 +201,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, small_run: list[s
 def test_a_collapsing_mask_is_warned_of(tmp_path: Path, small_run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Without any loss but the area, everything becomes face."""
     only_area = [f"losses.segmentation.{name}=0" for name in ("neighbour", "distance", "preserve", "binary")]
-    steps = ["segmentation.steps=1", "em.steps=60", "em.cycle=60", "em.segmentation_steps=60", "logging.picture_every=60"]
+    steps = ["segmentation.steps=1", "em.steps=40", "em.cycle=40", "em.segmentation_steps=40", "logging.picture_every=40"]
     fast = ["optimiser.name=adamw", "optimiser.learning_rate=0.05", "optimiser.segmentation_share=1", "losses.segmentation.area=50"]
     train(load_config("focus", [*small_run, *only_area, *steps, *fast, "logging.log_every=10"]), tmp_path / "run")
     said = capsys.readouterr().err

@@ -27,7 +27,7 @@ def load_pieces(folder: Path, device: torch.device | str = "cpu") -> UInt8[Tenso
         ConfigError: there is no such folder, or no picture in it.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder} of data.photos is no folder", "give a folder of pictures, or leave it out")
+        raise ConfigError(f"{folder} of synthetic.photos is no folder", "give a folder of pictures, or leave it out")
     squares: list[Tensor] = []
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES):
         try:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from focus_backend.errors import WeightsError
 from focus_backend.networks.checkpoint import read_tensors, write_tensors
 from focus_backend.networks.theta import Theta
 from train.data.batch import FaceBatch, FaceSource
+from train.seeds import mixed
 
 _CHUNK = 64
 _KIND = "faces"
 
 
 class PooledFaces:
-    """A `FaceSource` over the first `count` faces of another one, in a new order every epoch; kept as bytes in memory.
+    """A `FaceSource` over the first `count` faces of another one, in a new order every epoch; kept as bytes on the training device.
 
     Args:
         source: of the faces; all of them with landmarks, mask and theta.
@@ -28,47 +30,69 @@ class PooledFaces:
         rank: of this process; it has a pool of its own if `source` has.
         file: keeps the faces from one stage to the next.
         key: what the faces depend on; a file with another one is replaced.
+        device: where the faces are kept.
+        report: is told how many faces are drawn, now and then.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
 
-    def __init__(self, source: FaceSource, count: int, *, seed: int, rank: int = 0, file: Path | None = None, key: str = "") -> None:
-        self._seed, self._rank, self._count = seed, rank, count
+    def __init__(
+        self,
+        source: FaceSource,
+        count: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        file: Path | None = None,
+        key: str = "",
+        device: torch.device | str = "cpu",
+        report: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        self._seed, self._rank, self._count, self._device = seed, rank, count, torch.device(device)
         tensors = _read(file, key) if file is not None else None
         if tensors is None:
-            tensors = _drawn(source, count)
+            tensors = _drawn(source, count, report)
             if file is not None:
                 write_tensors(file, _KIND, tensors, {"key": key})
-        self._tensors = tensors
+        self._tensors = {name: value.to(self._device) for name, value in tensors.items()}
 
     def batch(self, step: int, size: int) -> FaceBatch:
         """The faces of a step; every face once an epoch."""
-        place = torch.arange(step * size, (step + 1) * size)
-        epochs = {int(epoch): self._order(int(epoch)) for epoch in (place // self._count).unique()}
-        index = torch.stack([epochs[int(where) // self._count][int(where) % self._count] for where in place])
+        index = self._indices(step, size)
+        # From pinned memory, so that nothing waits for the device.
+        index = index.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else index
         chosen = {name: value[index] for name, value in self._tensors.items()}
-        theta = Theta(**{field.name: chosen[field.name] for field in dataclasses.fields(Theta)})
         return FaceBatch(
             image=_as_floats(chosen["image"]),
             landmarks=chosen["landmarks"],
-            landmark_weight=torch.ones(size),
-            inside=_everywhere(chosen["mask"]),
+            landmark_weight=torch.ones(size, device=self._device),
+            inside=chosen["inside"] > 0,
             mask=_as_floats(chosen["mask"]),
-            theta=theta,
+            theta=Theta(**{field.name: chosen[field.name] for field in dataclasses.fields(Theta)}),
         )
 
-    def _order(self, epoch: int) -> Tensor:
-        random = torch.Generator().manual_seed(hash((self._seed, self._rank, epoch)) % (1 << 62))
+    def _indices(self, step: int, size: int) -> Int[Tensor, "size"]:
+        place = torch.arange(step * size, (step + 1) * size)
+        first, last = step * size // self._count, ((step + 1) * size - 1) // self._count
+        return torch.cat([self._order(epoch) for epoch in range(first, last + 1)])[place - first * self._count]
+
+    def _order(self, epoch: int) -> Int[Tensor, "count"]:
+        random = torch.Generator().manual_seed(mixed(self._seed, self._rank, epoch))
         return torch.randperm(self._count, generator=random)
 
 
-def _drawn(source: FaceSource, count: int) -> dict[str, Tensor]:
+def _drawn(source: FaceSource, count: int, report: Callable[[int], None]) -> dict[str, Tensor]:
     parts: dict[str, list[Tensor]] = {}
     for chunk in range(-(-count // _CHUNK)):
         batch = source.batch(chunk, _CHUNK)
         assert batch.theta is not None
         assert batch.mask is not None
-        values = vars(batch.theta) | {"image": _as_bytes(batch.image), "mask": _as_bytes(batch.mask), "landmarks": batch.landmarks}
+        values = vars(batch.theta) | {"landmarks": batch.landmarks, "inside": batch.inside.byte()}
+        values |= {"image": _as_bytes(batch.image), "mask": _as_bytes(batch.mask)}
         for name, value in values.items():
             parts.setdefault(name, []).append(value.cpu())
+        report(min(count, (chunk + 1) * _CHUNK))
     return {name: torch.cat(values)[:count] for name, values in parts.items()}
 
 
@@ -89,7 +113,3 @@ def _as_bytes(values: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
 
 def _as_floats(values: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return values.float() / 255
-
-
-def _everywhere(values: UInt8[Tensor, "b h w"]) -> Bool[Tensor, "b h w"]:
-    return torch.ones_like(values, dtype=torch.bool)

@@ -1,0 +1,93 @@
+"""Faces that are drawn once: the same as the source's, every one once an epoch, kept in a file that is never trusted blindly."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from focus_backend.morphable.face_model import FaceModel
+from focus_backend.networks.frame import CropFrame
+from train.data.batch import FaceBatch
+from train.data.pool import PooledFaces
+from train.data.synthetic import SyntheticConfig, SyntheticFaces
+
+COUNT = 10
+
+
+class Counted:
+    """A source that says how often it was asked."""
+
+    def __init__(self, source: SyntheticFaces) -> None:
+        self.source, self.asked = source, 0
+
+    def batch(self, step: int, size: int) -> FaceBatch:
+        """The source's, with borders in every picture."""
+        self.asked += 1
+        batch = self.source.batch(step, size)
+        inside = torch.ones_like(batch.inside)
+        inside[:, :5] = False
+        return dataclasses.replace(batch, inside=inside)
+
+
+@pytest.fixture
+def source(tiny_model: FaceModel) -> Counted:
+    return Counted(SyntheticFaces(tiny_model, CropFrame.of(tiny_model, 32), SyntheticConfig(), seed=4))
+
+
+def test_faces_are_the_sources(source: Counted) -> None:
+    pool = PooledFaces(source, COUNT, seed=1)
+    batch, drawn = pool.batch(0, COUNT), source.batch(0, 64)
+    assert len(batch) == COUNT
+    for number in range(COUNT):
+        distances = (drawn.theta.shape - batch.theta.shape[number]).abs().sum(1)
+        place = int(distances.argmin())
+        assert place < COUNT
+        assert float(distances[place]) == 0
+        assert float((drawn.image[place] - batch.image[number]).abs().max()) <= 0.5 / 255 + 1e-6
+        assert torch.equal(drawn.mask[place] > 0.5, batch.mask[number] > 0.5)
+        assert torch.equal(drawn.landmarks[place], batch.landmarks[number])
+        assert torch.equal(drawn.inside[place], batch.inside[number])
+    assert not bool(batch.inside[:, :5].any()), "what lies beside the photo is no part of it in a pool, either"
+
+
+def test_every_face_comes_once_an_epoch_and_in_another_order(source: Counted) -> None:
+    pool = PooledFaces(source, COUNT, seed=1)
+    # Batches of four do not divide ten: an epoch's end lies within one.
+    shapes = torch.cat([pool.batch(step, 4).theta.shape for step in range(5)])
+    first, second = shapes[:COUNT, 0], shapes[COUNT:, 0]
+    assert torch.equal(first.sort().values, second.sort().values)
+    assert len(first.unique()) == COUNT
+    assert not torch.equal(first, second)
+    # More than one epoch in a batch.
+    assert torch.equal(pool.batch(0, 20).theta.shape[:, 0], shapes[:, 0])
+
+
+def test_a_batch_hangs_on_seed_rank_and_step_alone(source: Counted) -> None:
+    pool, same = PooledFaces(source, COUNT, seed=1), PooledFaces(source, COUNT, seed=1)
+    same.batch(7, 3)
+    assert torch.equal(pool.batch(2, 3).image, same.batch(2, 3).image)
+    others = [PooledFaces(source, COUNT, seed=1, rank=1), PooledFaces(source, COUNT, seed=2)]
+    for other in others:
+        assert not torch.equal(pool.batch(0, COUNT).theta.shape, other.batch(0, COUNT).theta.shape)
+
+
+def test_the_file_is_used_again_only_for_the_same_faces(source: Counted, tmp_path: Path) -> None:
+    file, told = tmp_path / "faces.safetensors", []
+    first = PooledFaces(source, COUNT, seed=1, file=file, key="one", report=told.append)
+    assert (source.asked, told) == (1, [COUNT])
+    again = PooledFaces(source, COUNT, seed=1, file=file, key="one")
+    assert source.asked == 1
+    assert torch.equal(first.batch(1, 6).image, again.batch(1, 6).image)
+    PooledFaces(source, COUNT, seed=1, file=file, key="another")
+    assert source.asked == 2
+    whole = file.read_bytes()
+    for damage in (whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
+        file.write_bytes(damage)
+        before = source.asked
+        PooledFaces(source, COUNT, seed=1, file=file, key="another")
+        assert source.asked == before + 1
+        assert file.read_bytes() == whole
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
