@@ -84,11 +84,11 @@ class Bench:
     def of(cls, session: Session) -> Bench:
         """Set up networks, stage and optimisers as a run would."""
         config = session.config
-        parts = session._set_up(*session._fresh())
+        parts = session.set_up(*session.fresh())
         source = session.source
         trainer = Trainer(session.fabric, parts, source, source, config.optimiser, config.logging, config.seed)
-        stage = session._stage("em", parts)
-        optimisers = {name: trainer._optimiser(parts.networks()[name], rate) for name, rate in stage.learning_rates.items()}
+        stage = session.stage("em", parts)
+        optimisers = {name: trainer.optimiser_of(parts.networks()[name], rate) for name, rate in stage.learning_rates.items()}
         return cls(session, parts, stage, trainer, optimisers)
 
     @property
@@ -102,7 +102,7 @@ class Bench:
 
     def whole_step(self, learner: str) -> None:
         """One step, just as in training."""
-        self.trainer._step(self.stage, self.step_of(learner), learner, self.optimisers[learner], Sums())
+        self.trainer.step(self.stage, self.step_of(learner), learner, self.optimisers[learner], Sums())
 
     def gradients(self, learner: str) -> None:
         """Faces, losses and backward pass of one step, without the optimiser, which has counters of its own on the CPU."""

@@ -88,8 +88,9 @@ class LossesConfig(Section):
     threshold: PositiveFloat = 0.17
     sigma: PositiveFloat = 0.043
     deviations: PositiveFloat = 3.0
-    # Eq 5 as the mean of squares over the rendered pixels, or as the mean of lengths over the mask's.
-    pixel: Literal["squares", "lengths"] = "squares"
+    # Differences in eq 1, 5 and the binary loss count squared over the rendered pixels, or as the released code has them: by their length,
+    # in eq 5 over the mask's pixels.
+    differences: Literal["squares", "lengths"] = "squares"
 
 
 class OptimiserConfig(Section):
@@ -218,6 +219,19 @@ class TrainingConfig(Section):
     def stage(self, name: str) -> StageConfig:
         """The section of a stage."""
         return getattr(self, name)
+
+    def uses_recognition(self, stage: str) -> bool:
+        """Whether a stage has perceptual losses."""
+        if stage in ("warmstart", "segmentation"):
+            return False
+        of_segmentation = self.losses.segmentation.distance or self.losses.segmentation.preserve
+        return bool(self.losses.encoder.perceptual or (stage == "em" and self.mask == "network" and of_segmentation))
+
+    def trains_segmentation(self, stage: str) -> bool:
+        """Whether S has learnt anything by the end of a stage."""
+        so_far = STAGES[: STAGES.index(stage) + 1]
+        in_em = self.mask == "network" and bool(self.em.steps and self.em.segmentation_steps)
+        return ("segmentation" in so_far and self.segmentation.steps > 0) or ("em" in so_far and in_em)
 
     def fingerprint(self, stage: str) -> str:
         """Hash of all that changes what a stage computes; logging and the number of steps of other stages do not."""

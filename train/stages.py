@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,18 +24,16 @@ from focus_backend.networks.frame import CropFrame
 from focus_backend.networks.recognition import RecognitionNetwork
 from focus_backend.networks.segmentation import SegmentationNetwork
 from focus_backend.networks.weights import WEIGHTS_FOLDER, load_weights, save_weights
-from train import masks, steps
 from train.autoencoder import EncoderOutputs, Parts, SegmentationLogits
 from train.config import STAGES, TrainingConfig, to_toml
-from train.data.batch import FaceBatch, FaceSource
+from train.data.batch import FaceSource
 from train.logs import Report, write_picture
 from train.misfit import draw_misfit, mean_misfit
+from train.recipes import stage_of
 from train.run import Progress, StageFolder, check_run, locked, open_run
-from train.seeds import mixed
 from train.sources import VALIDATION_SEED, Sources
 from train.spread import coefficient_spread
-from train.steps import coefficient_shares
-from train.trainer import ENCODER, SEGMENTATION, Stage, Trainer
+from train.trainer import Stage, Trainer
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -126,8 +124,7 @@ class Session:
         Raises:
             ConfigError: a loss wants it and it was configured away.
         """
-        losses = self.config.losses
-        if not (losses.encoder.perceptual or losses.segmentation.distance or losses.segmentation.preserve):
+        if not any(self.config.uses_recognition(stage) for stage in STAGES):
             return None
         if self.config.networks.recognition == "none":
             remedy = "set losses.encoder.perceptual, losses.segmentation.distance and losses.segmentation.preserve to 0, or name a network"
@@ -152,7 +149,7 @@ class Session:
             WeightsError: a network cannot be used.
             TrainingError: a stage that has to come before is missing.
         """
-        if any(self._wants_recognition(name) for name in wanted):
+        if any(self.config.uses_recognition(name) for name in wanted):
             _ = self.recognition
         self.sources.check(wanted)
         trained: str | None = None
@@ -180,13 +177,13 @@ class Session:
                 print(f"{name}: done before, {done.step} steps", file=sys.stderr)
             return
         encoder, segmentation, before = self._starts.pop(name) if name in self._starts else self._start(name)
-        parts = self._set_up(encoder, segmentation, self._wants_recognition(name))
+        parts = self.set_up(encoder, segmentation, self.config.uses_recognition(name))
         if self.fabric.is_global_zero:
             write_whole(folder.config, to_toml(self.config).encode())
         faces, shown = self.sources.training(name), self.sources.validation(name)
         config = self.config
         trainer = Trainer(self.fabric, parts, faces, shown, config.optimiser, config.logging, config.seed, self.report)
-        progress = trainer.run(self._stage(name, parts), folder, new)
+        progress = trainer.run(self.stage(name, parts), folder, new)
         if self.fabric.is_global_zero:
             self._finish(name, folder, encoder, segmentation, before, progress)
         self.fabric.barrier()
@@ -225,93 +222,26 @@ class Session:
             raise TrainingError(f"{name} needs a trained encoder, but no stage before it has steps", "set init.steps or warmstart.steps")
         return before[-1] if before else None
 
-    def _wants_recognition(self, name: str) -> bool:
-        """Whether a stage has perceptual losses."""
-        if name in ("warmstart", "segmentation"):
-            return False
-        losses = self.config.losses
-        is_for_both = name == "em" and self.config.mask == "network"
-        return bool(losses.encoder.perceptual or (is_for_both and (losses.segmentation.distance or losses.segmentation.preserve)))
-
-    def _stage(self, name: str, parts: Parts) -> Stage:
+    def stage(self, name: str, parts: Parts) -> Stage:
         """What the stage of a name computes."""
-        config, losses = self.config, self.config.losses
-        rates = self._rates(name)
-        section = config.stage(name)
-        if name == "em":
-            return self._em(parts, rates)
-        if name == "segmentation":
-            return Stage(name, section, lambda step: SEGMENTATION, self._segmentation_start(parts), rates, uses_segmentation=True)
-        mask_of = masks.by_difference(losses) if name == "init" and config.mask != "none" else masks.everything
-        shares = coefficient_shares(self.model)
-
-        def compute(step: int, batch: FaceBatch) -> steps.StepOutcome:
-            if name == "warmstart":
-                return steps.warm_start_step(parts, batch, shares)
-            return steps.encoder_step(parts, losses, batch, mask_of)
-
-        return Stage(name, section, lambda step: ENCODER, compute, rates, shown_mask=mask_of)
-
-    def _em(self, parts: Parts, rates: Mapping[str, float]) -> Stage:
-        """Step 3. With masks that are given, S has nothing to learn here, and R learns all the time."""
-        em, losses, mask_of = self.config.em, self.config.losses, self._mask_of(parts)
-        seed = mixed(self.config.seed, self.fabric.global_rank)
-        alternates = self.config.mask == "network"
-
-        def learner(step: int) -> str:
-            return SEGMENTATION if alternates and step % em.cycle < em.segmentation_steps else ENCODER
-
-        def compute(step: int, batch: FaceBatch) -> steps.StepOutcome:
-            if learner(step) == SEGMENTATION:
-                return steps.segmentation_step(parts, losses, batch)
-            return steps.encoder_step(parts, losses, masks.augmented(batch, self.config.mask_augmentation, seed, step), mask_of)
-
-        shown = None if self._has_segmentation("em") else mask_of
-        return Stage("em", em, learner, compute, rates if alternates else {ENCODER: rates[ENCODER]}, alternates, shown)
-
-    def _segmentation_start(self, parts: Parts) -> Any:
-        """Step 2: M_pre of the trained R, or for the supervised variants the truth."""
-        config = self.config
-        is_supervised = config.mask == "truth"
-        target = masks.of_truth if is_supervised else masks.by_difference(config.losses)
-        kind = config.mask_augmentation if is_supervised else "none"
-        seed = mixed(config.seed, self.fabric.global_rank)
-        return lambda step, batch: steps.segmentation_start_step(parts, masks.augmented(batch, kind, seed, step), target)
-
-    def _mask_of(self, parts: Parts) -> masks.MaskOf:
-        """What stands for M when R learns."""
-        kind = self.config.mask
-        if kind == "network":
-            return masks.by_network(parts)
-        if kind == "none":
-            return masks.everything
-        if kind == "skin":
-            return masks.by_skin_colour(self.sources.masked())
-        return masks.of_truth
-
-    def _rates(self, name: str) -> dict[str, float]:
-        optimiser, section = self.config.optimiser, self.config.stage(name)
-        rate = section.learning_rate or optimiser.learning_rate
-        if name == "segmentation":
-            return {SEGMENTATION: section.learning_rate or optimiser.learning_rate * optimiser.segmentation_share}
-        return {ENCODER: rate, SEGMENTATION: rate * optimiser.segmentation_share} if name == "em" else {ENCODER: rate}
+        return stage_of(name, self.config, parts, self.sources, self.fabric.global_rank)
 
     def _start(self, name: str) -> tuple[Encoder, SegmentationNetwork, str | None]:
         """The networks a stage starts with, on the CPU, and the stage they come from."""
         before = self._before(name)
         if before is None:
-            return (*self._fresh(), None)
+            return (*self.fresh(), None)
         folder = StageFolder(self.run, before)
         weights = load_weights(folder.weights, self.cpu_model)
         encoder = copy.deepcopy(weights.encoder)
-        segmentation = self._fresh()[1] if weights.segmentation is None else copy.deepcopy(weights.segmentation)
+        segmentation = self.fresh()[1] if weights.segmentation is None else copy.deepcopy(weights.segmentation)
         networks = self.config.networks
         made_for = (encoder.config, segmentation.config, weights.image_size)
         if made_for != (networks.encoder, networks.segmentation, self.config.image_size):
             raise ConfigError(f"{folder.weights} holds other networks, or for another image size, than configured", "give another --out")
         return encoder.requires_grad_(True), segmentation.requires_grad_(True), before
 
-    def _fresh(self) -> tuple[Encoder, SegmentationNetwork]:
+    def fresh(self) -> tuple[Encoder, SegmentationNetwork]:
         """New networks; the same ones for the same seed."""
         torch.manual_seed(self.config.seed)
         encoder = Encoder(self.config.networks.encoder, self.cpu_model, self.config.image_size)
@@ -320,7 +250,7 @@ class Session:
             load_imagenet(encoder.backbone, self.config.networks.imagenet)
         return encoder, segmentation
 
-    def _set_up(self, encoder: Encoder, segmentation: SegmentationNetwork, wants_recognition: bool = True) -> Parts:
+    def set_up(self, encoder: Encoder, segmentation: SegmentationNetwork, wants_recognition: bool = True) -> Parts:
         """The networks on their devices."""
 
         def called(network: nn.Module) -> nn.Module:
@@ -350,17 +280,11 @@ class Session:
             "data": self.config.data.kind,
             **coefficient_spread(encoder.eval(), self.sources.synthetic(VALIDATION_SEED), self.config.spread_faces),
         }
-        trained = segmentation if self._has_segmentation(name) else None
+        trained = segmentation if self.config.trains_segmentation(name) else None
         sha256 = save_weights(
             folder.weights, encoder, trained, model=self.cpu_model, image_size=self.frame.size, misfit=misfit, training=notes
         )
         folder.finish(progress, sha256)
-
-    def _has_segmentation(self, name: str) -> bool:
-        """Whether S has learnt anything by the end of a stage."""
-        config, behind = self.config, STAGES[: STAGES.index(name) + 1]
-        learns_in_em = config.mask == "network" and bool(config.em.steps and config.em.segmentation_steps)
-        return ("segmentation" in behind and config.segmentation.steps > 0) or ("em" in behind and learns_in_em)
 
 
 def _open_recognition(name: str, device: torch.device) -> RecognitionNetwork:

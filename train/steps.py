@@ -52,7 +52,7 @@ def encoder_step(parts: Parts, config: LossesConfig, batch: FaceBatch, mask_of: 
     with torch.no_grad():
         mask = mask_of(seen)
     weights, theta = config.encoder, seen.theta
-    normalise: Literal["mask", "region"] = "mask" if config.pixel == "lengths" else "region"
+    normalise: Literal["mask", "region"] = "mask" if config.differences == "lengths" else "region"
     terms = {
         "pixel": weights.pixel * losses.pixel_loss(seen.photo, seen.rendering, mask, seen.region, normalise=normalise),
         "landmark": weights.landmark * _landmark_loss(seen, parts.frame.size),
@@ -70,14 +70,14 @@ def segmentation_step(parts: Parts, config: LossesConfig, batch: FaceBatch) -> S
     with torch.no_grad():
         seen = reconstruct(parts, batch)
     mask = segment(parts, seen)
-    weights = config.segmentation
+    weights, is_squared = config.segmentation, config.differences == "squares"
     terms = {
         "area": weights.area * losses.area_loss(mask, seen.region),
-        "binary": weights.binary * losses.binary_loss(mask, seen.region),
+        "binary": weights.binary * losses.binary_loss(mask, seen.region, "paper" if is_squared else "released"),
     }
     if weights.neighbour:
         terms["neighbour"] = weights.neighbour * losses.neighbour_loss(
-            seen.photo, seen.rendering, mask, seen.region, window=config.neighbour_window
+            seen.photo, seen.rendering, mask, seen.region, config.neighbour_window, squared=is_squared
         )
     if weights.difference:
         terms["difference"] = weights.difference * losses.difference_loss(seen.photo, seen.rendering, mask, seen.region)

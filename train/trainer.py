@@ -95,7 +95,7 @@ class Trainer:
             ConfigError: the folder's checkpoint is of another configuration.
         """
         networks = self.parts.networks()
-        optimisers = {name: self._optimiser(networks[name], rate) for name, rate in stage.learning_rates.items()}
+        optimisers = {name: self.optimiser_of(networks[name], rate) for name, rate in stage.learning_rates.items()}
         progress = folder.restore(networks, optimisers, self.parts.model, new)
         steps, is_quiet = stage.config.steps, not self.fabric.is_global_zero
         # A shorter run has ended within an interval of the log; the longer one writes that interval whole.
@@ -118,7 +118,7 @@ class Trainer:
         begun = progress
         for step in range(begun.step, steps):
             learner = stage.learner(step)
-            rate = self._step(stage, step, learner, optimisers[learner], sums)
+            rate = self.step(stage, step, learner, optimisers[learner], sums)
             done, is_last = step + 1, step + 1 == steps
             if done % self.logging.log_every == 0 or is_last:
                 log.losses(done, Sums.means(sums.take()), rate, stage.config.batch_size * self.fabric.world_size)
@@ -138,7 +138,7 @@ class Trainer:
                 raise StoppedError
         return progress
 
-    def _step(self, stage: Stage, step: int, learner: str, optimiser: torch.optim.Optimizer, sums: Sums) -> float:
+    def step(self, stage: Stage, step: int, learner: str, optimiser: torch.optim.Optimizer, sums: Sums) -> float:
         """One step of one network; the learning rate it was done with."""
         for name, network in self.parts.networks().items():
             _let_learn(network, self.parts.calls()[name], name == learner)
@@ -167,7 +167,7 @@ class Trainer:
         decay = self.optimiser.decay if learner == ENCODER else self.optimiser.segmentation_decay
         return start * decay ** (step // self.optimiser.decay_every)
 
-    def _optimiser(self, network: nn.Module, rate: float) -> torch.optim.Optimizer:
+    def optimiser_of(self, network: nn.Module, rate: float) -> torch.optim.Optimizer:
         parameters = list(network.parameters())
         if self.optimiser.name == "adamw":
             return torch.optim.AdamW(parameters, lr=rate, weight_decay=self.optimiser.weight_decay)

@@ -51,7 +51,7 @@ def test_variants_differ_from_focus_in_what_they_are_named_for_only() -> None:
 
 def test_released_differs_where_the_authors_code_does() -> None:
     losses = load_config("released").losses
-    assert (losses.neighbour_window, losses.preliminary, losses.pixel) == (5, "likelihood", "lengths")
+    assert (losses.neighbour_window, losses.preliminary, losses.differences) == (5, "likelihood", "lengths")
     assert (losses.segmentation.preserve, losses.encoder.outlier_area) == (0.25, 0.06)
 
 

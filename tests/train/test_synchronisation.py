@@ -22,7 +22,7 @@ from train.autoencoder import EncoderOutputs, Parts, SegmentationLogits
 from train.config import load_config
 from train.data.batch import FaceBatch
 from train.data.synthetic import SyntheticFaces
-from train.stages import coefficient_shares
+from train.steps import coefficient_shares
 
 SIZE = 48
 
