@@ -17,14 +17,12 @@ from train.logs import read_losses
 
 
 def draw_run(run: Path, page: Path) -> None:
-    """One row a stage: each loss over the steps, smoothed by nothing; what validation measured; the last panel."""
+    """One row a stage: each weighted loss over the steps, and the last panel of faces that are not learnt from."""
     stages = [stage for stage in STAGES if (run / stage / "losses.jsonl").is_file()]
-    figure, rows = plt.subplots(len(stages), 3, figsize=(22, 4 * len(stages)), squeeze=False, width_ratios=(3, 3, 5))
-    for stage, (losses, measures, picture) in zip(stages, rows, strict=True):
+    figure, rows = plt.subplots(len(stages), 2, figsize=(18, 4 * len(stages)), squeeze=False, width_ratios=(3, 5))
+    for stage, (losses, picture) in zip(stages, rows, strict=True):
         lines = read_losses(run / stage / "losses.jsonl")
-        _draw_lines(losses, [(line["step"], line["losses"]) for line in lines if "losses" in line], f"{stage}: weighted losses")
-        _draw_lines(measures, [(line["step"], line["validation"]) for line in lines if "validation" in line], f"{stage}: validation")
-        measures.set_yscale("log")
+        _draw_lines(losses, [(line["step"], line["losses"]) for line in lines if "losses" in line], stage)
         _draw_picture(picture, run / stage / "pictures")
     figure.tight_layout()
     figure.savefig(page, dpi=60)

@@ -164,9 +164,10 @@ def _in_processes(
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (job,))
         try:
             while waiting or handed_out:
-                while waiting and len(handed_out) < limit:
-                    handed_out[pool.submit(_work, waiting[0])] = waiting[0]
-                    waiting.popleft()
+                with _interrupts_held():
+                    while waiting and len(handed_out) < limit:
+                        handed_out[pool.submit(_work, waiting[0])] = waiting[0]
+                        waiting.popleft()
                 check_stop()
                 for future in wait(handed_out, _PATIENCE, FIRST_COMPLETED).done:
                     answer = future.result()
@@ -184,6 +185,19 @@ def _in_processes(
             pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits while processes are started; they inherit that, so that none is hit before it ignores it. Windows has no such mask."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    older = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, older)
+
+
 _worker: _Worker | None = None
 
 
@@ -192,6 +206,8 @@ def _start_worker(job: Job) -> None:
     global _worker  # the only way that a pool keeps something for its tasks
     # The parent decides what Ctrl-C means, and the terminal sends it to all. SIGTERM is the pool's own way to end a worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
