@@ -222,7 +222,12 @@ def test_stopping_while_the_pool_is_drawn_leaves_no_part_of_it(
         return report
 
     monkeypatch.setattr(Sources, "_counter", interrupted)
-    result = command("init", "-o", str(tmp_path / "run"))
+    # A process started in the background of a shell inherits that Ctrl-C is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = command("init", "-o", str(tmp_path / "run"))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
     assert "the same command goes on" in result.stderr
     assert not list(tmp_path.rglob("*faces*"))
