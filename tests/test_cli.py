@@ -18,9 +18,10 @@ from PIL import Image
 
 from focus_backend import __version__
 from focus_backend.commands.inputs import find_photos
-from focus_backend.commands.reconstruct import ReconstructOptions, choose_device, parse_faces, reconstruct_photos
+from focus_backend.commands.reconstruct import ReconstructOptions, parse_faces, reconstruct_photos
 from focus_backend.errors import ConfigError, ModelError, OutputError
 from focus_backend.export.folder import RESULT_FILES
+from focus_backend.reconstruction.method import choose_device
 
 
 def _command(*arguments: str | Path, **options) -> subprocess.CompletedProcess:

@@ -95,17 +95,6 @@ def parse_faces(value: str) -> int | None:
     raise ConfigError(f"--faces {value!r} is not a number of faces", "give a whole number from 1, or all")
 
 
-def choose_device(name: str) -> str:
-    """The torch device of that name; "auto" is CUDA where there is one.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    from focus_backend.reconstruction import method
-
-    return method.choose_device(name)
-
-
 def _load(options: ReconstructOptions) -> FaceReconstructor:
     """The reconstructor of the options; torch and the networks are imported here and not before."""
     # Libraries that read these do so when they are first imported.
@@ -114,6 +103,7 @@ def _load(options: ReconstructOptions) -> FaceReconstructor:
     import torch
 
     torch.set_num_threads(options.threads)
+    from focus_backend.reconstruction.method import choose_device
     from focus_backend.reconstruction.reconstructor import Reconstructor
 
     device = options.device if options.device == "auto" else choose_device(options.device)

@@ -69,7 +69,7 @@ def train_recognition(config: list[str], out: Path, overrides: list[str], device
     from train.config import load_config
 
     settings = load_config(config, overrides).recognition
-    from focus_backend.commands.reconstruct import choose_device
+    from focus_backend.reconstruction.method import choose_device
     from train.recognition import train_recognition as run
 
     def report(step: int, values: Mapping[str, float]) -> None:

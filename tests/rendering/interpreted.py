@@ -5,27 +5,17 @@ In a process of its own, because Triton's interpreter has to be chosen before tr
 
 from __future__ import annotations
 
-import math
 import sys
 
 import torch
 from safetensors.torch import save_file
 
 from focus_backend.rendering import MeshTopology, rasterize, render_mesh
-from rendering.reference import bumpy_sheet, make_camera, make_lighting, make_texture, random_soup, sphere
+from rendering.reference import BAD_TRIANGLES, bumpy_sheet, make_camera, make_lighting, make_texture, random_soup, sphere
 from synchronisation import count_synchronisations
 
 BAD = [
-    [[0.0, 0.0, -1.0], [40.0, 0.0, 2.0], [0.0, 40.0, 2.0]],
-    [[0.0, 0.0, 0.0], [40.0, 0.0, 2.0], [0.0, 40.0, 2.0]],
-    [[math.nan, 0.0, 2.0], [40.0, 0.0, 2.0], [0.0, 40.0, 2.0]],
-    [[0.0, 0.0, math.nan], [40.0, 0.0, 2.0], [0.0, 40.0, 2.0]],
-    [[math.inf, 0.0, 2.0], [40.0, -math.inf, 2.0], [0.0, 40.0, 2.0]],
-    [[0.0, 0.0, math.inf], [40.0, 0.0, 2.0], [0.0, 40.0, 2.0]],
-    [[0.0, 0.0, 2.0], [20.0, 20.0, 2.0], [40.0, 40.0, 2.0]],
-    [[3.0, 3.0, 2.0]] * 3,
-    [[100.0, 100.0, 2.0], [140.0, 100.0, 2.0], [100.0, 140.0, 2.0]],
-    [[-1e30, -1e30, 2.0], [-1e30, -2e30, 2.0], [-2e30, -1e30, 2.0]],
+    *BAD_TRIANGLES,
     [[-1e30, -1e30, 9.0], [1e30, -1e30, 9.0], [0.0, 1e30, 9.0]],
     [[0.0, 0.0, 3.0], [5.0, 0.0, 3.0], [0.0, 5.0, 3.0]],
     [[0.0, 0.0, 3.0], [5.0, 0.0, 3.0], [0.0, 5.0, 3.0]],

@@ -9,6 +9,20 @@ import torch
 
 from focus_backend.rendering import Camera, MeshTopology, ambient_lighting, rotation_from_axis_angle
 
+# Corners (x px, y px, depth) of triangles that are not drawn: behind the camera, not finite, without area, or outside the picture.
+BAD_TRIANGLES = [
+    [[0.0, 0.0, -1.0], [40.0, 0.0, 2.0], [0.0, 40.0, 2.0]],
+    [[0.0, 0.0, 0.0], [40.0, 0.0, 2.0], [0.0, 40.0, 2.0]],
+    [[math.nan, 0.0, 2.0], [40.0, 0.0, 2.0], [0.0, 40.0, 2.0]],
+    [[0.0, 0.0, math.nan], [40.0, 0.0, 2.0], [0.0, 40.0, 2.0]],
+    [[math.inf, 0.0, 2.0], [40.0, -math.inf, 2.0], [0.0, 40.0, 2.0]],
+    [[0.0, 0.0, math.inf], [40.0, 0.0, 2.0], [0.0, 40.0, 2.0]],
+    [[0.0, 0.0, 2.0], [20.0, 20.0, 2.0], [40.0, 40.0, 2.0]],
+    [[3.0, 3.0, 2.0]] * 3,
+    [[100.0, 100.0, 2.0], [140.0, 100.0, 2.0], [100.0, 140.0, 2.0]],
+    [[-1e30, -1e30, 2.0], [-1e30, -2e30, 2.0], [-2e30, -1e30, 2.0]],
+]
+
 
 def cast_rays(in_camera, triangles, camera, cull_backfaces=False):
     """Nearest triangle, barycentric coordinates and depth at each pixel of one image, intersecting each ray with each triangle."""
