@@ -140,6 +140,13 @@ def segment(parts: Parts, seen: Reconstructed) -> Float[Tensor, "b h w"]:
     return mask_logits(parts, seen).sigmoid() * seen.region
 
 
+def segment_through(parts: Parts, seen: Reconstructed) -> Float[Tensor, "b h w"]:
+    """M with gradients to the rendering, for R while S is frozen; past S's wrappers, which would wait for gradients of S."""
+    with parts.autocast():
+        logits = parts.segmentation.logits(masked(seen.rendering), seen.batch.image)
+    return logits.sigmoid() * seen.region
+
+
 def known_landmarks(seen: Reconstructed) -> Float[Tensor, "b 68 2"]:
     """The photo's landmarks, or the reconstruction's where they are not known; no gradients."""
     is_known: Bool[Tensor, "b 1 1"] = seen.batch.landmark_weight[:, None, None] > 0

@@ -70,7 +70,8 @@ def _em(config: TrainingConfig, parts: Parts, sources: Sources, seed: int) -> St
     def compute(step: int, batch: FaceBatch) -> steps.StepOutcome:
         if learner(step) == SEGMENTATION:
             return steps.segmentation_step(parts, config.losses, batch)
-        return steps.encoder_step(parts, config.losses, masks.augmented(batch, config.mask_augmentation, seed, step), mask_of)
+        patched = masks.augmented(batch, config.mask_augmentation, seed, step)
+        return steps.encoder_step(parts, config.losses, patched, mask_of, uses_segmentation=alternates)
 
     shown = None if config.trains_segmentation("em") else mask_of
     return Stage("em", em, learner, compute, learning_rates("em", config), alternates, shown)

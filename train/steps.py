@@ -13,7 +13,7 @@ from torch import Tensor
 from focus_backend import losses
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.recognition import RecognitionNetwork
-from train.autoencoder import Parts, Reconstructed, known_landmarks, mask_logits, masked, reconstruct, segment
+from train.autoencoder import Parts, Reconstructed, known_landmarks, mask_logits, masked, reconstruct, segment, segment_through
 from train.config import LossesConfig
 from train.data.batch import FaceBatch
 from train.masks import MaskOf
@@ -39,7 +39,7 @@ class StepOutcome:
         return torch.stack(list(self.terms.values())).sum()
 
 
-def encoder_step(parts: Parts, config: LossesConfig, batch: FaceBatch, mask_of: MaskOf) -> StepOutcome:
+def encoder_step(parts: Parts, config: LossesConfig, batch: FaceBatch, mask_of: MaskOf, *, uses_segmentation: bool = False) -> StepOutcome:
     """R's step: eq 5, 6, 7 and the regulariser, the mask held fixed.
 
     Args:
@@ -47,6 +47,7 @@ def encoder_step(parts: Parts, config: LossesConfig, batch: FaceBatch, mask_of: 
         config: weights and forms of the losses.
         batch: photos.
         mask_of: M of a reconstruction, from S, from the truth or from nothing.
+        uses_segmentation: S is trained and frozen; only then is there an outlier area, whose gradient passes through S to the rendering.
     """
     seen = reconstruct(parts, batch)
     with torch.no_grad():
@@ -60,8 +61,8 @@ def encoder_step(parts: Parts, config: LossesConfig, batch: FaceBatch, mask_of: 
     }
     if weights.perceptual:
         terms["perceptual"] = weights.perceptual * _likeness(parts, seen)
-    if weights.outlier_area:
-        terms["outlier_area"] = weights.outlier_area * losses.outlier_area(mask, seen.region)
+    if weights.outlier_area and uses_segmentation:
+        terms["outlier_area"] = weights.outlier_area * losses.outlier_area(segment_through(parts, seen), seen.region)
     return StepOutcome(terms, seen, mask)
 
 
@@ -97,7 +98,7 @@ def segmentation_start_step(parts: Parts, batch: FaceBatch, target_of: MaskOf) -
 
 
 def warm_start_step(parts: Parts, batch: FaceBatch, shares: Mapping[str, Float[Tensor, "n"]]) -> StepOutcome:
-    """Stage 0: theta learnt where it is known. Each term is 1 for an encoder that always says the mean face.
+    """Stage 0: theta learnt where it is known. The shape term is 1 for an encoder that always says the mean face.
 
     Args:
         parts: whose encoder learns.

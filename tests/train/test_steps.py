@@ -68,12 +68,19 @@ def test_the_segmentation_networks_step_gives_the_encoder_no_gradient(parts: Par
 
 def test_every_loss_of_the_encoder_reaches_it(parts: Parts, batch: FaceBatch) -> None:
     config = LossesConfig(encoder=losses.EncoderWeights(outlier_area=0.06))
-    names = set(steps.encoder_step(parts, config, batch, masks.by_network(parts)).terms)
-    # The mask is held fixed, so its area has no gradient: it is watched, as in the released code.
-    for name in names - {"outlier_area"}:
+    parts.segmentation.requires_grad_(False).eval()
+
+    def terms() -> dict[str, torch.Tensor]:
+        return steps.encoder_step(parts, config, batch, masks.by_network(parts), uses_segmentation=True).terms
+
+    assert set(terms()) == {"pixel", "perceptual", "landmark", "regulariser", "outlier_area"}
+    for name in terms():
         parts.encoder.zero_grad()
-        steps.encoder_step(parts, config, batch, masks.by_network(parts)).terms[name].backward()
+        terms()[name].backward()
         assert gradients(parts.encoder) > 0, name
+    assert gradients(parts.segmentation) == 0
+    # Without a trained S there is nothing whose area could count.
+    assert "outlier_area" not in steps.encoder_step(parts, config, batch, masks.everything).terms
 
 
 def test_every_loss_of_the_segmentation_network_reaches_it(parts: Parts, batch: FaceBatch) -> None:
