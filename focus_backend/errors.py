@@ -84,3 +84,65 @@ class MissingDependencyError(FocusError):
     """An optional package or its weights are absent."""
 
     code = "missing-dependency"
+
+
+class ServerError(FocusError):
+    """A server cannot be started, reached or used."""
+
+    code = "server"
+
+
+class ConnectionLostError(ServerError):
+    """The server does not answer, or went away while a request was under way."""
+
+    code = "connection"
+
+
+class RefusedError(ServerError):
+    """The server does not let this client in: wrong secret, unknown or revoked key, or the request is its owner's only."""
+
+    code = "refused"
+
+
+class BusyError(ServerError):
+    """The server holds as many requests as it admits."""
+
+    code = "busy"
+
+
+class CancelledError(ServerError):
+    """The request was cancelled."""
+
+    code = "cancelled"
+
+
+class DeadlineError(ServerError):
+    """The request took longer than it was given."""
+
+    code = "deadline"
+
+
+class ClosingError(ServerError):
+    """The server is about to end and takes no new work."""
+
+    code = "closing"
+
+
+class WorkerLostError(ServerError):
+    """The process that worked on the request died, twice."""
+
+    code = "worker-lost"
+    exit_code = 1
+
+
+class ProtocolError(ServerError):
+    """A message is not of the protocol, of another version, or beyond the published limits."""
+
+    code = "protocol"
+
+
+class InternalError(ServerError):
+    """The server failed by its own fault."""
+
+    code = "internal"
+    exit_code = 1

@@ -1,0 +1,1 @@
+"""The server that keeps the networks warm, and its clients, over ZeroMQ."""
