@@ -7,9 +7,11 @@ ever unpickled. This file needs the standard library only: Blender's add-on ship
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,10 +21,17 @@ from typing import Any, ClassVar
 PROTOCOL = 1
 # Raw arrays are little-endian and in C order.
 ITEM_BYTES = {"uint8": 1, "int32": 4, "int64": 8, "uint32": 4, "float32": 4, "float64": 8}
-_BUFFER_FORMATS = {"B": "uint8", "?": "uint8", "i": "int32", "I": "uint32", "q": "int64", "l": "int64", "f": "float32", "d": "float64"}
+# Python's buffer formats; a C long has four bytes on Windows and eight elsewhere, so the width is taken from the item.
+_FORMAT_KINDS = {"?": "uint", **dict.fromkeys("BIL", "uint"), **dict.fromkeys("ilq", "int"), **dict.fromkeys("fd", "float")}
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-_ARRAY_NAME = re.compile(r"[A-Za-z0-9_./-]{1,128}")
+_SECRET = re.compile(r"[!-~]{0,256}")
+# Parts between slashes never start with a dot, so that a name is safe as a relative path.
+_ARRAY_NAME = re.compile(r"(?=.{1,128}\Z)[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
 _MOST_DIMENSIONS = 4
+# Beyond these JavaScript, and every reader that takes JSON's numbers for doubles, would read another number.
+_LARGEST_INTEGER = 2**53 - 1
+# The largest double in full has 309 digits. Python takes time quadratic in the digits of longer ones.
+_LONGEST_NUMBER = 400
 
 
 class WireError(Exception):
@@ -54,10 +63,10 @@ class WireLimits:
         total_bytes: of one message.
     """
 
-    header_bytes: int = 2**20
+    header_bytes: int = 2**16
     frames: int = 8
     frame_bytes: int = 64 * 2**20
-    total_bytes: int = 64 * 2**20 + 2**20
+    total_bytes: int = 64 * 2**20 + 2**16
 
 
 # A result brings several pictures and meshes of many faces.
@@ -70,7 +79,7 @@ class Array:
 
     Attributes:
         dtype: a key of `ITEM_BYTES`.
-        shape: at most four dimensions.
+        shape: at most four dimensions; none for a single number.
         data: its bytes.
     """
 
@@ -80,17 +89,20 @@ class Array:
 
     @classmethod
     def of(cls, source: Any) -> Array:
-        """The array in anything with a contiguous buffer: bytes, a numpy array, an `array.array`.
+        """The array in anything with a contiguous buffer: bytes, a numpy array, an `array.array`. Not copied.
 
         Raises:
-            ValueError: its items are of a type that is not in `ITEM_BYTES`, or it is not contiguous.
+            ValueError: its items are of a type that is not in `ITEM_BYTES` or big-endian, it is not contiguous, or its shape is too large.
+            TypeError: it has no buffer.
         """
         view = memoryview(source)
-        dtype = _BUFFER_FORMATS.get(view.format.lstrip("@=<"))
-        if dtype is None or ITEM_BYTES[dtype] != view.itemsize or not view.c_contiguous:
+        shape = tuple(view.shape or ())
+        dtype = f"{_FORMAT_KINDS.get(view.format.lstrip('@'))}{8 * view.itemsize}"
+        if dtype not in ITEM_BYTES or (view.itemsize > 1 and sys.byteorder != "little"):
             raise ValueError(f"an array with items {view.format!r} cannot be sent")
-        # A view without items has a zero in its shape, which cast refuses.
-        return cls(dtype, tuple(view.shape), view.cast("B") if view.nbytes else b"")
+        if not _is_shape(shape):
+            raise ValueError(f"an array of shape {shape} cannot be sent")
+        return cls(dtype, shape, _flat(view))
 
 
 @dataclass(frozen=True)
@@ -443,86 +455,146 @@ class Message:
         id: chosen by the client for each request, never twice; answers carry the id of their request.
         body: one of `REQUESTS` or `ANSWERS`.
         arrays: by name.
-        secret: from the ready file; requests over loopback carry it.
+        secret: from the ready file; requests over loopback carry it. Left out of `repr`, for messages may be logged.
     """
 
     id: str
     body: Any
     arrays: Mapping[str, Array] = field(default_factory=dict)
-    secret: str = ""
+    secret: str = field(default="", repr=False)
 
 
 def pack(message: Message) -> list[bytes | memoryview]:
-    """The frames of a message.
+    """The frames of a message. Data of arrays are not copied.
 
     Raises:
-        ValueError: the id, an array's name or size is not allowed, or a number is not finite.
+        ValueError: the id, the secret, an array's name, type or size is not allowed, a number is not finite, or JSON cannot say it.
     """
     if not _IDENTIFIER.fullmatch(message.id):
         raise ValueError(f"{message.id!r} is no id")
+    if not _SECRET.fullmatch(message.secret):
+        raise ValueError("a secret is up to 256 visible ASCII characters")
     header: dict[str, Any] = {"focus": PROTOCOL, "type": message.body.kind, "id": message.id}
     if message.secret:
         header["secret"] = message.secret
-    header["body"] = dataclasses.asdict(message.body)
-    header["arrays"] = [{"name": name, "dtype": a.dtype, "shape": list(a.shape)} for name, a in message.arrays.items()]
-    for name, array in message.arrays.items():
-        if not _ARRAY_NAME.fullmatch(name) or _array_bytes(array.dtype, array.shape) != memoryview(array.data).nbytes:
-            raise ValueError(f"array {name!r} cannot be sent")
-    # ASCII, so that even half a surrogate in a file name can be sent.
-    encoded = json.dumps(header, allow_nan=False, separators=(",", ":")).encode("ascii")
-    return [encoded, *(array.data for array in message.arrays.values())]
+    header["body"] = message.body
+    header["arrays"] = [{"name": name, "dtype": array.dtype, "shape": list(array.shape)} for name, array in message.arrays.items()]
+    data = [_data_to_send(name, array) for name, array in message.arrays.items()]
+    try:
+        # ASCII, so that even half a surrogate in a file name can be sent.
+        encoded = json.dumps(header, default=_fields, allow_nan=False, separators=(",", ":")).encode("ascii")
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"JSON cannot say this message: {error}") from None
+    return [encoded, *data]
 
 
-def unpack(frames: Sequence[bytes | memoryview], allowed: Iterable[type], limits: WireLimits | None = None) -> Message:
+def unpack(frames: Sequence[Any], allowed: Iterable[type], limits: WireLimits | None = None) -> Message:
     """The message in frames. Fields that are not known are left out; data of arrays are views of the frames.
 
     Args:
-        frames: as they came.
+        frames: as they came: bytes, memoryviews, `zmq.Frame`s, anything with a contiguous buffer.
         allowed: bodies that are expected: `REQUESTS` or `ANSWERS`.
         limits: what to refuse; `WireLimits()` by default.
 
     Raises:
         WireError: they are no message, of another version or kind, or too large.
     """
-    limits = limits or WireLimits()
-    _check_sizes(frames, limits)
-    header = _read_header(bytes(frames[0]))
+    views = [_flat(memoryview(frame)) for frame in frames]
+    _check_sizes([view.nbytes for view in views], limits or WireLimits())
+    header = _read_header(bytes(views[0]))
     message_id = header.get("id")
     if not isinstance(message_id, str) or not _IDENTIFIER.fullmatch(message_id):
-        raise WireError("malformed", "the message has no id", "send 1 to 64 letters, digits or any of _.:- as id")
+        message_id = ""
     try:
+        # First of all, for another version may have another idea of everything else.
         _check_version(header)
+        if not message_id:
+            raise WireError("malformed", "the message has no id", "send 1 to 64 letters, digits or any of _.:- as id")
         body = _read_body(header, allowed)
-        secret = _checked(header.get("secret", ""), str, "secret")
-        arrays = _read_arrays(header.get("arrays", []), frames[1:])
+        secret = _read_secret(header)
+        arrays = _read_arrays(header.get("arrays", []), views[1:])
     except WireError as error:
         error.message_id = message_id
         raise
     return Message(message_id, body, arrays, secret)
 
 
-def _check_sizes(frames: Sequence[bytes | memoryview], limits: WireLimits) -> None:
-    if not frames:
+def _flat(view: memoryview) -> memoryview:
+    """The view's bytes.
+
+    Raises:
+        ValueError: they do not lie one after the other.
+    """
+    if not view.c_contiguous:
+        raise ValueError("an array that is not contiguous cannot be sent")
+    # A view without items has a zero in its shape, which cast refuses.
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def _data_to_send(name: str, array: Array) -> bytes | memoryview:
+    if not _ARRAY_NAME.fullmatch(name):
+        raise ValueError(f"an array cannot be called {name!r}")
+    data = array.data if isinstance(array.data, bytes) else _flat(memoryview(array.data))
+    if array.dtype not in ITEM_BYTES or not _is_shape(array.shape) or _array_bytes(array.dtype, array.shape) != len(data):
+        raise ValueError(f"array {name} of {array.dtype} {array.shape} cannot be sent with {len(data)} bytes")
+    return data
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """What JSON is to say for one of our dataclasses."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        raise TypeError(f"a {type(value).__name__} has no JSON form")
+    return {entry.name: getattr(value, entry.name) for entry in dataclasses.fields(value)}
+
+
+def _check_sizes(sizes: Sequence[int], limits: WireLimits) -> None:
+    if not sizes:
         raise WireError("malformed", "the message has no frames", "send a header in JSON first")
-    if len(frames) > limits.frames:
-        raise WireError("too-large", f"the message has {len(frames)} frames, more than {limits.frames}")
-    sizes = [memoryview(frame).nbytes for frame in frames]
-    if sizes[0] > limits.header_bytes:
-        raise WireError("too-large", f"the header has {sizes[0]} bytes, more than {limits.header_bytes}")
-    if max(sizes) > limits.frame_bytes:
-        raise WireError("too-large", f"a frame has {max(sizes)} bytes, more than {limits.frame_bytes}")
-    if sum(sizes) > limits.total_bytes:
-        raise WireError("too-large", f"the message has {sum(sizes)} bytes, more than {limits.total_bytes}")
+    for thing, size, most in (
+        ("the message has {} frames", len(sizes), limits.frames),
+        ("the header has {} bytes", sizes[0], limits.header_bytes),
+        ("a frame has {} bytes", max(sizes), limits.frame_bytes),
+        ("the message has {} bytes", sum(sizes), limits.total_bytes),
+    ):
+        if size > most:
+            raise WireError("too-large", f"{thing.format(size)}, more than {most}", "keep to the limits in the server's welcome")
 
 
 def _read_header(data: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+        header = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_read_object,
+            parse_int=_read_integer,
+            parse_float=_read_float,
+            parse_constant=_refuse_constant,
+        )
     except (ValueError, RecursionError):
         raise WireError("malformed", "the header is not JSON", "send a JSON object in UTF-8 as the first frame") from None
     if not isinstance(header, dict):
         raise WireError("malformed", "the header is no JSON object", "send a JSON object in UTF-8 as the first frame")
     return header
+
+
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Readers differ in which of two equal keys they take, and would see two different messages.
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return members
+
+
+def _read_integer(text: str) -> int:
+    if len(text) > _LONGEST_NUMBER:
+        raise ValueError("a number is too long")
+    return int(text)
+
+
+def _read_float(text: str) -> float:
+    # 1e999 is a JSON number, but infinite.
+    if len(text) > _LONGEST_NUMBER or not math.isfinite(number := float(text)):
+        raise ValueError("a number is too long or too large")
+    return number
 
 
 def _refuse_constant(name: str) -> Any:
@@ -531,7 +603,7 @@ def _refuse_constant(name: str) -> Any:
 
 def _check_version(header: Mapping[str, Any]) -> None:
     version = header.get("focus")
-    if isinstance(version, bool) or not isinstance(version, int):
+    if type(version) is not int or not 0 <= version < 2**31:
         raise WireError("malformed", 'the header has no protocol version "focus"', f"send {PROTOCOL}")
     if version != PROTOCOL:
         raise WireError(
@@ -539,36 +611,45 @@ def _check_version(header: Mapping[str, Any]) -> None:
         )
 
 
-def _read_body(header: Mapping[str, Any], allowed: Iterable[type]) -> Any:
+def _read_body(header: Mapping[str, Any], allowed: Iterable[Any]) -> Any:
     kind = header.get("type")
-    known = {body.kind: body for body in allowed}  # type: ignore[attr-defined]
+    known = {body.kind: body for body in allowed}
     if not isinstance(kind, str) or kind not in known:
-        shown = kind[:40] if isinstance(kind, str) else "none"
-        raise WireError("unknown-type", f"there is no message of type {shown!r} here", f"send one of {', '.join(known)}")
+        shown = ascii(kind[:40]) if isinstance(kind, str) else "none"
+        raise WireError("unknown-type", f"there is no message of type {shown} here", f"send one of {', '.join(known)}")
     return _checked(header.get("body", {}), known[kind], kind)
 
 
-def _read_arrays(listed: Any, frames: Sequence[bytes | memoryview]) -> dict[str, Array]:
+def _read_secret(header: Mapping[str, Any]) -> str:
+    secret = header.get("secret", "")
+    # ASCII only: comparing others in constant time is an error.
+    if not isinstance(secret, str) or not _SECRET.fullmatch(secret):
+        raise WireError("malformed", "the secret is no text", "send that of the ready file")
+    return secret
+
+
+def _read_arrays(listed: Any, frames: Sequence[memoryview]) -> dict[str, Array]:
     if not isinstance(listed, list) or len(listed) != len(frames):
         raise WireError("malformed", f"{len(frames)} frames follow the header, but it lists others", 'list each in "arrays", in order')
     arrays: dict[str, Array] = {}
     for entry, frame in zip(listed, frames, strict=True):
-        name, dtype, shape = (entry.get(key) if isinstance(entry, dict) else None for key in ("name", "dtype", "shape"))
+        given = entry if isinstance(entry, dict) else {}
+        name, dtype, shape = given.get("name"), given.get("dtype"), given.get("shape")
         if not isinstance(name, str) or not _ARRAY_NAME.fullmatch(name) or name in arrays:
             raise WireError("malformed", "an array has no name of its own", "name it with letters, digits or any of _./-")
-        if not isinstance(dtype, str) or dtype not in ITEM_BYTES or not _is_shape(shape):
+        if not isinstance(dtype, str) or dtype not in ITEM_BYTES or not isinstance(shape, list) or not _is_shape(shape):
             raise WireError("malformed", f"array {name} has no type and shape", f"send one of {', '.join(ITEM_BYTES)} and up to four sizes")
-        view = memoryview(frame)
-        if _array_bytes(dtype, shape) != view.nbytes:
-            raise WireError("malformed", f"array {name} has {view.nbytes} bytes, which is not its type times its shape")
-        arrays[name] = Array(dtype, tuple(shape), view)
+        if _array_bytes(dtype, shape) != frame.nbytes:
+            raise WireError("malformed", f"array {name} has {frame.nbytes} bytes, which is not its type times its shape")
+        arrays[name] = Array(dtype, tuple(shape), frame)
     return arrays
 
 
-def _is_shape(shape: Any) -> bool:
-    if not isinstance(shape, list) or len(shape) > _MOST_DIMENSIONS:
+def _is_shape(shape: Sequence[Any]) -> bool:
+    if len(shape) > _MOST_DIMENSIONS or not all(type(size) is int and 0 <= size < 2**31 for size in shape):
         return False
-    return all(isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 2**40 for size in shape)
+    # A zero hides what numpy, which multiplies the others all the same, calls too big.
+    return math.prod(size or 1 for size in shape) < 2**48
 
 
 def _array_bytes(dtype: str, shape: Sequence[int]) -> int:
@@ -576,40 +657,53 @@ def _array_bytes(dtype: str, shape: Sequence[int]) -> int:
 
 
 def _checked(value: Any, annotation: Any, name: str) -> Any:
-    """`value` as what `annotation` says: a plain type, list, dict with text keys, union or one of our dataclasses.
+    """`value` as what `annotation` says: a plain type, list, dict with text keys, one of these or None, or one of our dataclasses.
 
     Raises:
         WireError: it is something else.
     """
     if annotation is Any:
         return value
+    if annotation in (str, bool):
+        is_right = type(value) is annotation
+    elif annotation is int:
+        is_right = type(value) is int and abs(value) <= _LARGEST_INTEGER
+    elif annotation is float:
+        # Many languages write 5.0 as 5, and 1e20 with all its zeros.
+        is_right = type(value) is float or (type(value) is int and abs(value) <= sys.float_info.max)
+        value = float(value) if is_right else value
+    else:
+        return _checked_compound(value, annotation, name)
+    if not is_right:
+        raise WireError("malformed", f"{name} is not {_words(annotation)}")
+    return value
+
+
+def _checked_compound(value: Any, annotation: Any, name: str) -> Any:
     if dataclasses.is_dataclass(annotation):
         return _dataclass_of(value, annotation, name)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _checked(value, next(a for a in arguments if a is not type(None)), name)
+        return None if value is None else _checked(value, next(a for a in arguments if a is not type(None)), name)
     if origin is list and isinstance(value, list):
         return [_checked(item, arguments[0], name) for item in value]
     if origin is dict and isinstance(value, dict):
         return {key: _checked(item, arguments[1], name) for key, item in value.items()}
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
-        return float(value)
-    # JSON's 1e999 is no constant, but infinite all the same.
-    if isinstance(annotation, type) and type(value) is annotation and (annotation is not float or math.isfinite(value)):
-        return value
     raise WireError("malformed", f"{name} is not {_words(annotation)}")
+
+
+@functools.cache
+def _annotations(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _dataclass_of(value: Any, kind: Any, name: str) -> Any:
     if not isinstance(value, dict):
         raise WireError("malformed", f"{name} is no JSON object")
-    annotations = typing.get_type_hints(kind)
     given = {}
     for entry in dataclasses.fields(kind):
         if entry.name in value:
-            given[entry.name] = _checked(value[entry.name], annotations[entry.name], f"{name}.{entry.name}")
+            given[entry.name] = _checked(value[entry.name], _annotations(kind)[entry.name], f"{name}.{entry.name}")
         elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
             raise WireError("malformed", f"{name}.{entry.name} is missing")
     return kind(**given)
