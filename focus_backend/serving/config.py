@@ -19,22 +19,22 @@ class LimitsConfig(_Strict):
     """What the server admits; all of it is published in `Welcome`."""
 
     # One frame: a photo as its file has it, or its pixels.
-    frame_bytes: int = Field(64 * MEGABYTE, ge=1024)
+    frame_bytes: int = Field(default=64 * MEGABYTE, ge=1024)
     # Of a photo, width times height, and its longest side.
-    pixels: int = Field(64_000_000, ge=4096)
-    side: int = Field(16_384, ge=64)
+    pixels: int = Field(default=64_000_000, ge=4096)
+    side: int = Field(default=16_384, ge=64)
     # Of one photo, largest first.
-    faces: int = Field(16, ge=1)
-    # Of one client: waiting, running and answers it has not read yet.
-    requests_in_flight: int = Field(16, ge=1)
+    faces: int = Field(default=16, ge=1)
+    # Of one client, waiting and running.
+    requests_in_flight: int = Field(default=16, ge=1)
     # Of all clients.
-    queue: int = Field(64, ge=1)
-    queue_bytes: int = Field(512 * MEGABYTE, ge=1024)
+    queue: int = Field(default=64, ge=1)
+    queue_bytes: int = Field(default=512 * MEGABYTE, ge=1024)
     # The longest a request may ask for, waiting included.
-    deadline_seconds: float = Field(600.0, gt=0)
+    deadline_seconds: float = Field(default=600.0, gt=0)
     # Textures come at 1,024 pixels a side, and are scaled down on request.
-    texture_size: int = Field(8192, ge=16)
-    preview_side: int = Field(256, ge=0)
+    texture_size: int = Field(default=8192, ge=16)
+    preview_side: int = Field(default=256, ge=0)
 
     def published(self) -> Limits:
         """As clients see them."""
@@ -56,7 +56,7 @@ class PipelineConfig(_Strict):
     weights: str | None = None
     device: str = "auto"
     # Processor threads of a worker; matrices of a fit are small, more seldom help.
-    threads: int = Field(1, ge=1)
+    threads: int = Field(default=1, ge=1)
 
 
 class ServerConfig(_Strict):
@@ -71,15 +71,15 @@ class ServerConfig(_Strict):
     # The server ends when this process does.
     parent_pid: int | None = None
     # 0: one on a GPU, on processors one for every two cores, at most four.
-    workers: int = Field(0, ge=0, le=64)
+    workers: int = Field(default=0, ge=0, le=64)
     # Requests that go through the networks at once when several wait; 0: eight on a GPU, else one, for larger batches may
     # change the last bits of a result and gain little on processors.
-    batch: int = Field(0, ge=0, le=64)
+    batch: int = Field(default=0, ge=0, le=64)
     # Running work may go on so long when the server is asked to end.
-    grace_seconds: float = Field(10.0, ge=0)
+    grace_seconds: float = Field(default=10.0, ge=0)
     # A request that runs longer than this has hung: its worker is replaced.
-    work_seconds: float = Field(300.0, gt=0)
+    work_seconds: float = Field(default=300.0, gt=0)
     limits: LimitsConfig = LimitsConfig()
     pipeline: PipelineConfig = PipelineConfig()
     # "text" or "json", one line an event, to stderr.
-    log: str = Field("text", pattern="^(text|json)$")
+    log: str = Field(default="text", pattern="^(text|json)$")
