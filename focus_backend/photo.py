@@ -106,13 +106,47 @@ def read_photo(source: str | Path | bytes, limits: PhotoLimits | None = None, na
     if isinstance(source, bytes):
         data = source
     else:
-        name = printable(Path(source).name or str(source))
+        name = photo_name(source)
         data = _read_bytes(Path(source), name, limits)
-    if not data:
-        raise PhotoError(f"{name} is empty", "give a JPEG, PNG, WebP, AVIF or TIFF photo")
-    if len(data) > limits.file_bytes:
-        raise _too_many_bytes(name, len(data), limits)
+    _check_bytes(data, name, limits)
     return _decode(data, name, limits)
+
+
+def photo_from_pixels(pixels: UInt8[np.ndarray, "height width 3"], limits: PhotoLimits | None = None, name: str = "photo") -> Photo:
+    """The photo whose upright pixels (RGB, sRGB-encoded) are given; they are copied, and hashed in place of a file.
+
+    Args:
+        pixels: of any layout in memory.
+        limits: what to refuse and how far to scale down.
+        name: what messages call the photo.
+
+    Raises:
+        PhotoError: too large or too small.
+    """
+    limits = limits or PhotoLimits()
+    size = (pixels.shape[1], pixels.shape[0])
+    _check_size(size, name, limits)
+    own = np.array(pixels, order="C")
+    shrunk = own if max(size) <= limits.working_side else np.array(_shrink(Image.fromarray(own), limits.working_side))
+    notes = () if shrunk is own else (f"scaled from {_by(size)} down to {_by((shrunk.shape[1], shrunk.shape[0]))} pixels",)
+    return Photo(shrunk, name, size, hashlib.sha256(own.data).hexdigest(), notes)
+
+
+def read_photo_file(path: Path, limits: PhotoLimits | None = None) -> bytes:
+    """The bytes of a photo's file, which nothing has looked into: for whoever has it decoded elsewhere.
+
+    Raises:
+        PhotoError: missing, unreadable, empty or too large.
+    """
+    limits = limits or PhotoLimits()
+    data = _read_bytes(path, photo_name(path), limits)
+    _check_bytes(data, photo_name(path), limits)
+    return data
+
+
+def photo_name(path: str | Path) -> str:
+    """What messages and results call the photo at `path`."""
+    return printable(Path(path).name or str(path))
 
 
 def photo_hash(path: Path) -> str | None:
@@ -155,6 +189,13 @@ def _read_bytes(path: Path, name: str, limits: PhotoLimits) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "its path is not valid"
         raise PhotoError(f"{name} cannot be read: {reason}", "check the path and the disk") from None
+
+
+def _check_bytes(data: bytes, name: str, limits: PhotoLimits) -> None:
+    if not data:
+        raise PhotoError(f"{name} is empty", "give a JPEG, PNG, WebP, AVIF or TIFF photo")
+    if len(data) > limits.file_bytes:
+        raise _too_many_bytes(name, len(data), limits)
 
 
 def _too_many_bytes(name: str, size: int, limits: PhotoLimits) -> PhotoError:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from focus_backend.commands.batch import Progress
 
 
 def list_face_models(as_json: bool) -> None:
@@ -52,7 +50,7 @@ def build_face_model(source: str, output: Path, seed: int) -> None:
 
 
 @contextmanager
-def _bar(title: str) -> Iterator[Progress | None]:
+def _bar(title: str) -> Iterator[Callable[[str, float], None] | None]:
     """A progress bar on a terminal, otherwise nothing."""
     if not sys.stderr.isatty():
         yield None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cv2
@@ -16,6 +16,7 @@ from focus_backend.export.glb import MorphTargets, write_glb
 from focus_backend.export.obj import write_mtl, write_obj
 from focus_backend.export.pictures import draw_report, encode_jpeg, encode_mask, encode_png
 from focus_backend.morphable.face_model import FaceModel
+from focus_backend.progress import Beat, quiet
 from focus_backend.reconstruction.result import Reconstruction, activation_scale
 
 
@@ -29,37 +30,56 @@ def write_reconstruction(reconstruction: Reconstruction, folder: Path) -> None:
     write_folder(reconstruction_files(reconstruction), folder)
 
 
-def reconstruction_files(reconstruction: Reconstruction) -> dict[str, bytes]:
+def reconstruction_files(reconstruction: Reconstruction, beat: Beat = quiet) -> dict[str, bytes]:
     """Content of every file of the result, in memory: what the folder gets, and what a server may send.
+
+    Args:
+        reconstruction: one face.
+        beat: called before every file.
 
     Raises:
         FitError: the result is not finite.
     """
     # First, for it refuses numbers that are not finite.
     document = write_document(reconstruction.to_document())
-    model = reconstruction.model
-    neutral = _array(reconstruction.neutral_vertices)
+    beat()
     texture = encode_png(reconstruction.texture)
-    return {
-        "neutral.obj": write_obj(neutral, _array(model.uv), _array(model.quads), _array(model.quad_uv), "neutral.mtl"),
-        "neutral.mtl": write_mtl("texture.png"),
-        "face.glb": write_glb(
-            neutral,
-            _array(model.triangles),
-            _array(model.uv),
-            _array(model.triangle_uv),
-            expression_targets(model, reconstruction.expression),
-            texture,
-        ),
-        "albedo.png": encode_png(reconstruction.albedo_texture),
-        "texture.png": texture,
-        "outlier_mask.png": encode_mask(reconstruction.outlier_mask),
-        "face_mask.png": encode_mask(reconstruction.face_mask),
-        "report.jpg": encode_jpeg(
+    encoders: dict[str, Callable[[], bytes]] = {
+        "neutral.obj": lambda: _obj(reconstruction),
+        "neutral.mtl": lambda: write_mtl("texture.png"),
+        "face.glb": lambda: _glb(reconstruction, texture),
+        "albedo.png": lambda: encode_png(reconstruction.albedo_texture),
+        "texture.png": lambda: texture,
+        "outlier_mask.png": lambda: encode_mask(reconstruction.outlier_mask),
+        "face_mask.png": lambda: encode_mask(reconstruction.face_mask),
+        "report.jpg": lambda: encode_jpeg(
             draw_report(reconstruction.photo, reconstruction.rendering, reconstruction.face_mask, reconstruction.outlier_mask)
         ),
-        "result.json": document,
+        "result.json": lambda: document,
     }
+    files = {}
+    for name, encode in encoders.items():
+        beat()
+        files[name] = encode()
+    return files
+
+
+def _obj(reconstruction: Reconstruction) -> bytes:
+    model = reconstruction.model
+    vertices = _array(reconstruction.neutral_vertices)
+    return write_obj(vertices, _array(model.uv), _array(model.quads), _array(model.quad_uv), "neutral.mtl")
+
+
+def _glb(reconstruction: Reconstruction, texture_png: bytes) -> bytes:
+    model = reconstruction.model
+    return write_glb(
+        _array(reconstruction.neutral_vertices),
+        _array(model.triangles),
+        _array(model.uv),
+        _array(model.triangle_uv),
+        expression_targets(model, reconstruction.expression),
+        texture_png,
+    )
 
 
 def with_texture_size(reconstruction: Reconstruction, size: int | None) -> Reconstruction:

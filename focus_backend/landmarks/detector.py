@@ -8,6 +8,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from focus_backend.progress import Beat, quiet
+
 # The five points an aligned crop needs, in the order every `five_points` has. Right and left are the subject's.
 FIVE_POINT_NAMES = ("right_eye", "left_eye", "nose_tip", "mouth_right", "mouth_left")
 
@@ -57,8 +59,12 @@ class LandmarkDetector(Protocol):
     version: str
     point_names: tuple[str, ...]
 
-    def detect(self, pixels: UInt8[np.ndarray, "height width 3"]) -> list[Detection]:
+    def detect(self, pixels: UInt8[np.ndarray, "height width 3"], beat: Beat = quiet) -> list[Detection]:
         """Every face of an upright RGB photo, largest first; an empty list when there is none.
+
+        Args:
+            pixels: the photo.
+            beat: called between looks at the photo, where there are several.
 
         Raises:
             MissingDependencyError: the package or its weights are absent.

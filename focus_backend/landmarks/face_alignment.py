@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 
 from focus_backend.errors import MissingDependencyError
 from focus_backend.landmarks.detector import Detection, largest_first
+from focus_backend.progress import Beat, quiet
 
 _FILES = ("s3fd-619a316812.pth", "2DFAN4-11f355bf06.pth.tar")
 # Right eye, left eye, nose tip, right and left mouth corner among the 68.
@@ -31,8 +32,8 @@ class FaceAlignmentDetector:
         self._network: Any = None
         self._lock = threading.Lock()
 
-    def detect(self, pixels: UInt8[np.ndarray, "height width 3"]) -> list[Detection]:
-        """Every face of an upright RGB photo, largest first.
+    def detect(self, pixels: UInt8[np.ndarray, "height width 3"], beat: Beat = quiet) -> list[Detection]:
+        """Every face of an upright RGB photo, largest first, in one look: `beat` is not called meanwhile.
 
         Raises:
             MissingDependencyError: face-alignment or its weights are absent.

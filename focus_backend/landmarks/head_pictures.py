@@ -20,6 +20,8 @@ _FOCAL_LENGTH = 1800.0
 _DISTANCE = 1000.0
 _YAWS = (-40, -20, 0, 20, 40)
 _PITCHES = (-15, 0, 15)
+# Place of the picture that shows the mean head from the front.
+FRONTAL = _YAWS.index(0) * len(_PITCHES) + _PITCHES.index(0)
 _BACKGROUND = 0.55
 
 

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 
 from focus_backend.errors import MissingDependencyError
 from focus_backend.landmarks.detector import Detection, largest_first
+from focus_backend.progress import Beat, quiet
 
 _PACK = "buffalo_l"
 _FILES = ("det_10g.onnx", "2d106det.onnx")
@@ -31,8 +32,8 @@ class InsightFaceDetector:
         self._analysis: Any = None
         self._lock = threading.Lock()
 
-    def detect(self, pixels: UInt8[np.ndarray, "height width 3"]) -> list[Detection]:
-        """Every face of an upright RGB photo, largest first.
+    def detect(self, pixels: UInt8[np.ndarray, "height width 3"], beat: Beat = quiet) -> list[Detection]:
+        """Every face of an upright RGB photo, largest first, in one look: `beat` is not called meanwhile.
 
         Raises:
             MissingDependencyError: insightface or its weights are absent.

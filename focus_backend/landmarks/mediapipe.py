@@ -13,6 +13,7 @@ from focus_backend.landmarks.crops import PhotoPyramid, Region, region_around
 from focus_backend.landmarks.detector import Detection, bounding_box, largest_first
 from focus_backend.landmarks.face_search import CROP_SCALE, look, tile_looks, turned_looks, whole_looks
 from focus_backend.landmarks.mediapipe_graphs import CROP_PIXELS, MediaPipeGraphs
+from focus_backend.progress import Beat, quiet
 
 # Crops are moved (shares of their side), scaled and turned (radians) about the settled one, each seen plain and mirrored:
 # the points' mean is steadier than any one look. Chosen symmetric, so that no direction is preferred.
@@ -47,8 +48,12 @@ class MediaPipeDetector:
         self._graphs: MediaPipeGraphs | None = None
         self._lock = threading.Lock()
 
-    def detect(self, pixels: UInt8[np.ndarray, "height width 3"]) -> list[Detection]:
+    def detect(self, pixels: UInt8[np.ndarray, "height width 3"], beat: Beat = quiet) -> list[Detection]:
         """Every face of an upright RGB photo, largest first; an empty list when there is none.
+
+        Args:
+            pixels: the photo.
+            beat: called before every look at the photo.
 
         Raises:
             MissingDependencyError: mediapipe is absent.
@@ -58,11 +63,11 @@ class MediaPipeDetector:
         with self._lock:
             if self._graphs is None:
                 self._graphs = MediaPipeGraphs(_LEAST_FINDER_SCORE)
-            found = self._search(self._graphs, photo, whole_looks(width, height), [])
+            found = self._search(self._graphs, photo, whole_looks(width, height), [], beat)
             if max((detection.size for detection in found), default=0.0) < _PORTRAIT_SHARE * max(width, height):
-                found = self._search(self._graphs, photo, tile_looks(width, height), found)
+                found = self._search(self._graphs, photo, tile_looks(width, height), found, beat)
             if not any(_is_sure(detection) for detection in found):
-                found = self._search(self._graphs, photo, turned_looks(width, height), found, is_one_enough=True)
+                found = self._search(self._graphs, photo, turned_looks(width, height), found, beat, is_one_enough=True)
         # Doubtful faces count only where there is nothing better.
         return largest_first([detection for detection in found if _is_sure(detection)] or found)
 
@@ -72,22 +77,24 @@ class MediaPipeDetector:
         photo: PhotoPyramid,
         looks: Iterable[tuple[Region, int]],
         known: list[Detection],
+        beat: Beat,
         is_one_enough: bool = False,
     ) -> list[Detection]:
         """The faces known already and those that further looks add; a sure face takes the place of a doubtful one."""
         found = list(known)
         for region, finder in looks:
+            beat()
             for square in look(graphs, photo, region, finder):
                 if any(_is_same_face(square, other) for other in found if _is_sure(other)):
                     continue
-                detection = self._settle(graphs, photo, square)
+                detection = self._settle(graphs, photo, square, beat)
                 if detection:
                     found = _with(found, detection)
             if is_one_enough and any(_is_sure(detection) for detection in found):
                 break
         return found
 
-    def _settle(self, graphs: MediaPipeGraphs, photo: PhotoPyramid, square: Region) -> Detection | None:
+    def _settle(self, graphs: MediaPipeGraphs, photo: PhotoPyramid, square: Region, beat: Beat) -> Detection | None:
         """The face in a square found by a finder: the square is settled on the mesh itself, then seen in several views."""
         for _ in range(2):
             points, score = graphs.mesh(photo.cut(square, CROP_PIXELS))
@@ -96,6 +103,7 @@ class MediaPipeDetector:
             square = _square_around(square.to_photo(points[:, :2]))
         views = []
         for shift, scale, turn in _VIEWS:
+            beat()
             for mirrored in (False, True):
                 view = square.moved(shift, scale, turn)
                 points, score = graphs.mesh(photo.cut(view, CROP_PIXELS, mirrored))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -16,6 +15,7 @@ from focus_backend.landmarks.calibration import LandmarkNoise
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.frame import turn_lighting
 from focus_backend.photo import FaceCrop, crop_face
+from focus_backend.progress import Beat, Reporter
 from focus_backend.reconstruction.landmark_fit import LandmarkTerm
 from focus_backend.reconstruction.outliers import ColourNoise, Evidence, colour_noise, inlier_probability, log_evidence, without_specks
 from focus_backend.reconstruction.photometric_fit import (
@@ -70,6 +70,7 @@ class Fit:
         crop: where the mask lies in the photo.
         noise: standard deviation of the inliers' colour residuals.
         principal_point: of the state's camera, photo pixels.
+        colours: the face as it was drawn on `crop`, sRGB-encoded, valid inside `region`; None where that was not kept.
     """
 
     state: FaceState
@@ -78,6 +79,12 @@ class Fit:
     crop: FaceCrop
     noise: float
     principal_point: Float[Tensor, "2"]
+    colours: Float[np.ndarray, "size size 3"] | None = None
+
+    def preview(self) -> UInt8[np.ndarray, "size size 3"]:
+        """The crop with the face drawn over it where it is not hidden."""
+        photo = self.crop.pixels.astype(np.float32) / 255
+        return laid_over(photo, photo if self.colours is None else self.colours, np.where(self.region, self.inlier, 0))
 
     def inlier_on(self, grid_to_photo: Float[np.ndarray, "2 3"], height: int, width: int) -> Float[np.ndarray, "height width"]:
         """Probability of face on another pixel grid, as far as the region covers it; -1 beyond.
@@ -115,7 +122,7 @@ class FaceFitter:
         landmarks: LandmarkTerm,
         noise: LandmarkNoise,
         prior: CameraPrior,
-        report: Callable[[float], None] = lambda fraction: None,
+        report: Reporter | None = None,
         *,
         known: FacePrior | None = None,
         guess: Fit | None = None,
@@ -128,7 +135,7 @@ class FaceFitter:
             landmarks: the evidence it was made from.
             noise: of the landmarks.
             prior: of the camera.
-            report: is told the fraction that is done.
+            report: is told the stage, the fraction of the fit that is done and how the face looks.
             known: prior of the coefficients; the face model's own by default.
             guess: of the same face, whose albedo, lighting and mask are one more start for the EM.
 
@@ -136,6 +143,7 @@ class FaceFitter:
             FitError: nothing of the face is visible.
         """
         known = known or FacePrior.standard(self.tables.model)
+        report = report or Reporter()
         points = landmarks.observed.cpu().numpy()
         centre = (points.min(0) + points.max(0)) / 2
         side = float(np.ptp(points, axis=0).max()) * (1 + 2 * CROP_MARGIN)
@@ -147,31 +155,36 @@ class FaceFitter:
         picture = picture_of(coarse, BLUR)
         seen = view(self.tables, start, picture, prior)
         starts = _starts(start, seen, picture.size) + ([] if guess is None else _start_of(guess, start, seen, coarse))
-        state, mask = self._light(seen, picture, starts, known.albedo)
-        report(0.3)
+        state, mask = self._light(seen, picture, starts, known.albedo, report.part(0.0, 0.3))
+        report("fitting", 0.3, lambda: _preview(seen.relit(self.tables, state), picture, mask))
         landmarks = _without_hidden(landmarks, noise, picture, mask)
-        for _ in range(COARSE_ROUNDS):
-            state, mask = self._round(state, picture, prior, landmarks, mask, known)
-        report(0.5)
+        coarse_rounds, fine_rounds = report.part(0.3, 0.5), report.part(0.5, 0.9)
+        for step in range(COARSE_ROUNDS):
+            state, mask = self._round(state, picture, prior, landmarks, mask, known, coarse_rounds.part(*_share(step, COARSE_ROUNDS)))
         picture = picture_of(crop(FINE), BLUR)
         mask = cv2.resize(mask, (FINE, FINE), interpolation=cv2.INTER_LINEAR)
         for step in range(FINE_ROUNDS):
-            state, mask = self._round(state, picture, prior, landmarks, mask, known)
-            report(0.6 + 0.3 * step / FINE_ROUNDS)
-        return self._finish(state, crop(MASK), prior, mask)
+            state, mask = self._round(state, picture, prior, landmarks, mask, known, fine_rounds.part(*_share(step, FINE_ROUNDS)))
+        return self._finish(state, crop(MASK), prior, mask, report.part(0.9, 1.0))
 
-    def _light(self, seen: View, picture: Picture, starts: list[tuple[FaceState, Mask]], known: CoefficientPrior) -> tuple[FaceState, Mask]:
+    def _light(
+        self, seen: View, picture: Picture, starts: list[tuple[FaceState, Mask]], known: CoefficientPrior, report: Reporter
+    ) -> tuple[FaceState, Mask]:
         """Albedo, lighting and mask for the landmark fit's geometry: EM from several starts, of which the most probable end wins."""
-        ends = [self._light_from(state, seen, picture, first, known) for state, first in starts]
+        ends = []
+        for index, (state, first) in enumerate(starts):
+            report("finding light and mask", index / len(starts))
+            ends.append(self._light_from(state, seen, picture, first, known, report.beat))
         return max(ends, key=lambda end: end[0])[1:]
 
     def _light_from(
-        self, state: FaceState, seen: View, picture: Picture, mask: Mask, known: CoefficientPrior
+        self, state: FaceState, seen: View, picture: Picture, mask: Mask, known: CoefficientPrior, beat: Beat
     ) -> tuple[float, FaceState, Mask]:
         """Log probability, state and mask at the end of an EM for albedo and lighting."""
         rows, columns = seen.pixels.rows, seen.pixels.columns
         seen = seen.relit(self.tables, state)
         for step in range(TRIAL_HELD_ROUNDS + TRIAL_ROUNDS):
+            beat()
             inlier = torch.from_numpy(mask)[rows, columns]
             state = solve_appearance(self.tables, state, seen, inlier, noise_level(seen.residual, inlier), known)
             seen = seen.relit(self.tables, state)
@@ -182,30 +195,58 @@ class FaceFitter:
         return data + log_appearance_prior(state, known), state, mask
 
     def _round(
-        self, state: FaceState, picture: Picture, prior: CameraPrior, landmarks: LandmarkTerm, mask: Mask, known: FacePrior
+        self,
+        state: FaceState,
+        picture: Picture,
+        prior: CameraPrior,
+        landmarks: LandmarkTerm,
+        mask: Mask,
+        known: FacePrior,
+        report: Reporter,
     ) -> tuple[FaceState, Mask]:
-        """One E-step and one M-step."""
+        """One E-step and one M-step; shows what the round before came to."""
+        report("fitting", 0.0)
         seen = view(self.tables, state, picture, prior)
-        mask, inlier, noise = _expect(seen, picture, mask)
-        return solve_all(self.tables, state, seen, inlier, noise, picture, prior, landmarks, known), mask
+        mask, inlier, noise = _expect(seen, picture, mask, report.beat)
+        report("fitting", 0.4, lambda: _preview(seen, picture, mask))
+        return solve_all(self.tables, state, seen, inlier, noise, picture, prior, landmarks, known, report.beat), mask
 
-    def _finish(self, state: FaceState, crop: FaceCrop, prior: CameraPrior, mask: Mask) -> Fit:
+    def _finish(self, state: FaceState, crop: FaceCrop, prior: CameraPrior, mask: Mask, report: Reporter) -> Fit:
         """The last E-steps, at full resolution."""
+        report("finding the mask", 0.0)
         picture = picture_of(crop, MASK_BLUR)
         seen = view(self.tables, state, picture, prior)
         mask = cv2.resize(mask, (picture.size, picture.size), interpolation=cv2.INTER_LINEAR)
         for _ in range(2):
-            mask, _, noise = _expect(seen, picture, mask)
+            mask, _, noise = _expect(seen, picture, mask, report.beat)
         region = _region(seen, picture.size)
         mask = without_specks(mask, region, LEAST_OUTLIER_AREA / seen.pixel_area, LEAST_FACE_AREA / seen.pixel_area)
+        report("finding the mask", 1.0, lambda: _preview(seen, picture, mask))
         return Fit(state, mask, region, crop, noise, prior.principal_point)
 
 
-def _expect(seen: View, picture: Picture, mask: Mask) -> tuple[Mask, Float[Tensor, "pixels"], float]:
+def laid_over(
+    photo: Float[np.ndarray, "height width 3"], colours: Float[np.ndarray, "height width 3"], share: Float[np.ndarray, "height width"]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """That share of the colours over the photo; all sRGB-encoded."""
+    mixed = photo + (colours - photo) * share[..., None].astype(np.float32)
+    return (mixed.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _preview(seen: View, picture: Picture, mask: Mask) -> UInt8[np.ndarray, "size size 3"]:
+    predicted = seen.pixels.scatter(seen.prediction.colour, picture.size, picture.size)
+    return laid_over(picture.pixels.numpy(), predicted.numpy(), mask * _region(seen, picture.size))
+
+
+def _share(step: int, steps: int) -> tuple[float, float]:
+    return step / steps, (step + 1) / steps
+
+
+def _expect(seen: View, picture: Picture, mask: Mask, beat: Beat) -> tuple[Mask, Float[Tensor, "pixels"], float]:
     """The E-step: mask, its values at the visible pixels, and the noise of the inliers."""
     rows, columns = seen.pixels.rows, seen.pixels.columns
     noise = _colour_noise(seen, torch.from_numpy(mask)[rows, columns])
-    mask = inlier_probability(_evidence(seen, picture), noise, mask, memory=MASK_MEMORY)
+    mask = inlier_probability(_evidence(seen, picture), noise, mask, memory=MASK_MEMORY, beat=beat)
     inlier = torch.from_numpy(mask)[rows, columns]
     return mask, inlier, noise_level(seen.residual, inlier)
 

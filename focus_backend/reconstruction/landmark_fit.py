@@ -12,6 +12,7 @@ from torch import Tensor
 
 from focus_backend.errors import FitError
 from focus_backend.morphable.face_model import FaceModel, SurfacePoints
+from focus_backend.progress import Beat, quiet
 from focus_backend.reconstruction.state import POSE_SIZE, CameraPrior, CoefficientPrior, FaceState
 from focus_backend.rendering import ambient_lighting
 from focus_backend.rendering.camera import cross_matrix
@@ -156,6 +157,7 @@ def fit_landmarks(
     prior: CameraPrior,
     coefficients: CoefficientPrior | None = None,
     start: Float[Tensor, "geometry"] | None = None,
+    beat: Beat = quiet,
 ) -> FaceState:
     """Theta (without albedo and lighting) that is most probable given the landmarks.
 
@@ -165,6 +167,7 @@ def fit_landmarks(
         prior: of the camera.
         coefficients: prior of shape and expression; the face model's own by default.
         start: shape then expression that are held while the pose is found; the prior's mean by default.
+        beat: called at every step.
 
     Raises:
         FitError: the landmarks admit no face in front of the camera.
@@ -174,6 +177,7 @@ def fit_landmarks(
     held = coefficients if start is None else dataclasses.replace(coefficients, mean=start)
     state = initial_state(model, term, prior, held.mean)
     for iteration in range(_ITERATIONS):
+        beat()
         matrix, right, _ = term.normal_equations(state, prior)
         if iteration < _POSE_ITERATIONS:
             add_prior(matrix, right, state, prior, held, _HOLD)

@@ -16,6 +16,7 @@ from focus_backend.networks.frame import CropFrame
 from focus_backend.networks.theta import Theta
 from focus_backend.networks.weights import Weights
 from focus_backend.photo import FaceCrop, crop_face
+from focus_backend.progress import Beat, quiet
 from focus_backend.reconstruction.fitting import Fit
 from focus_backend.reconstruction.landmark_fit import FARTHEST
 from focus_backend.reconstruction.photometric_fit import LEAST_PIXELS, noise_level
@@ -45,14 +46,29 @@ class FaceNetworks:
     def look(self, photo: UInt8[np.ndarray, "height width 3"], five_points: Sequence[Float[np.ndarray, "5 2"]]) -> list[Fit]:
         """Theta and mask of each face, not yet checked; its five points (photo pixels) say where it is.
 
-        The faces of a photo share batches, whose size may change the last bits of the numbers.
+        Raises:
+            PhotoError: the five points of a face have no finite place.
+        """
+        return self.look_at_all([(photo, points) for points in five_points])
+
+    def look_at_all(
+        self, faces: Sequence[tuple[UInt8[np.ndarray, "_height _width 3"], Float[np.ndarray, "5 2"]]], beat: Beat = quiet
+    ) -> list[Fit]:
+        """Theta and mask of faces in any photos, each the photo and the five points (photo pixels) that say where the face is in it.
+
+        Faces share batches, whose size may change the last bits of the numbers.
+
+        Args:
+            faces: photo and five points of each.
+            beat: called at every step.
 
         Raises:
             PhotoError: the five points of a face have no finite place.
         """
-        crops = [crop_face(photo, *self._place(points)) for points in five_points]
-        batches = [crops[start : start + BATCH] for start in range(0, len(crops), BATCH)]
-        return [fit for batch in batches for fit in self._look_at(batch, photo.shape[1], photo.shape[0])]
+        crops = [crop_face(photo, *self._place(points)) for photo, points in faces]
+        sizes = [(photo.shape[1], photo.shape[0]) for photo, _ in faces]
+        batches = [slice(start, start + BATCH) for start in range(0, len(crops), BATCH)]
+        return [fit for batch in batches for fit in self._look_at(crops[batch], sizes[batch], beat)]
 
     def _place(self, points: Float[np.ndarray, "5 2"]) -> tuple[tuple[float, float], float, int, float]:
         """Centre, side, size and angle of a face's crop."""
@@ -60,16 +76,20 @@ class FaceNetworks:
         return place.centre, place.side, self._frame.size, place.angle
 
     @torch.no_grad()
-    def _look_at(self, crops: list[FaceCrop], width: int, height: int) -> list[Fit]:
+    def _look_at(self, crops: list[FaceCrop], photo_sizes: list[tuple[int, int]], beat: Beat) -> list[Fit]:
         """One batch through encoder, decoder and segmentation, which sees the rendering as in training: black outside the region."""
+        beat()
         photo = torch.from_numpy(np.stack([crop.pixels for crop in crops])).float() / 255
         image = photo.permute(0, 3, 1, 2).contiguous()
         theta = self.weights.encoder(image.to(self._device)).to("cpu")
+        beat()
         drawn = decode(self._model, self._frame, theta, background=photo).rendering
         region = drawn.mask & torch.from_numpy(np.stack([crop.is_inside for crop in crops]))
+        beat()
         mask = self._segment(drawn.image * region[..., None], image) * region
-        found = zip(crops, mask, region, photo - drawn.image, strict=True)
-        return [self._fit_of(theta[index : index + 1], *face, width, height) for index, face in enumerate(found)]
+        beat()
+        found = zip(crops, photo_sizes, mask, region, drawn.image, strict=True)
+        return [self._fit_of(theta[index : index + 1], *face) for index, face in enumerate(found)]
 
     def _segment(self, rendering: Float[Tensor, "b h w 3"], image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b h w"]:
         """M; all face where no segmentation network was trained."""
@@ -82,14 +102,13 @@ class FaceNetworks:
         self,
         theta: Theta,
         crop: FaceCrop,
+        photo_size: tuple[int, int],
         inlier: Float[Tensor, "h w"],
         region: Bool[Tensor, "h w"],
-        residual: Float[Tensor, "h w 3"],
-        width: int,
-        height: int,
+        colours: Float[Tensor, "h w 3"],
     ) -> Fit:
         """One face of a batch in the photo: M on the rendered region, and the crop's view as one of the whole photo."""
-        camera = self._frame.photo_camera(theta.rotation[0].double(), theta.translation[0].double(), crop, width, height)
+        camera = self._frame.photo_camera(theta.rotation[0].double(), theta.translation[0].double(), crop, *photo_size)
         state = FaceState(
             shape=theta.shape[0].double(),
             expression=theta.expression[0].double(),
@@ -99,8 +118,9 @@ class FaceNetworks:
             translation=camera.translation,
             log_focal=camera.focal_length.log(),
         )
+        residual = torch.from_numpy(crop.pixels).float() / 255 - colours
         noise = noise_level(residual[region], inlier[region]) if bool(region.any()) else 1.0
-        return Fit(state, inlier.numpy(), region.numpy(), crop, noise, camera.principal_point)
+        return Fit(state, inlier.numpy(), region.numpy(), crop, noise, camera.principal_point, colours.numpy())
 
 
 def check_guess(guess: Fit) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import expit
 
+from focus_backend.progress import Beat, quiet
 from focus_backend.reconstruction.guided_filter import GuidedFilter
 
 # Half side of the window in which the model's colour may be found (eq 1): misaligned edges are not outliers.
@@ -89,6 +90,7 @@ def inlier_probability(
     log_odds: float = FACE_LOG_ODDS,
     memory: float = 0.0,
     rounds: int = 6,
+    beat: Beat = quiet,
 ) -> Float[np.ndarray, "height width"]:
     """Probability that each pixel of the region is face; 0 outside the region.
 
@@ -99,11 +101,13 @@ def inlier_probability(
         log_odds: of face against outlier before a pixel's colour is looked at.
         memory: log odds by which the last round's answer is kept: albedo must not creep over what was once seen to be no face.
         rounds: of the mean-field solution of the random field.
+        beat: called at every step.
     """
     unary = _log_ratio(evidence, noise, previous, log_odds)
     if previous is not None:
         unary = unary + memory * (2 * previous - 1)
-    field = _mean_field(evidence, unary, rounds)
+    beat()
+    field = _mean_field(evidence, unary, rounds, beat)
     return np.where(evidence.region, field, 0).astype(np.float32)
 
 
@@ -195,7 +199,7 @@ def _smoothed(counts: Float[np.ndarray, "l m n"], axis: int) -> Float[np.ndarray
     return 0.25 * lower + 0.5 * middle + 0.25 * upper
 
 
-def _mean_field(evidence: Evidence, unary: Float[np.ndarray, "height width"], rounds: int) -> Float[np.ndarray, "height width"]:
+def _mean_field(evidence: Evidence, unary: Float[np.ndarray, "height width"], rounds: int, beat: Beat) -> Float[np.ndarray, "height width"]:
     """Probabilities under Potts links: strong between near pixels, and between pixels of like colour over a wider range."""
     region = evidence.region.astype(np.float32)
     guide = cv2.GaussianBlur(evidence.photo.astype(np.float32), (0, 0), 0.7)
@@ -207,6 +211,7 @@ def _mean_field(evidence: Evidence, unary: Float[np.ndarray, "height width"], ro
         near = _normalised(cv2.GaussianBlur(vote, (0, 0), 1.5), cv2.GaussianBlur(region, (0, 0), 1.5))
         alike = _normalised(smooth(vote), covered)
         probability = expit(unary + 2.5 * near + 3.0 * alike)
+        beat()
     return probability
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from focus_backend.errors import FitError
 from focus_backend.photo import FaceCrop
+from focus_backend.progress import Beat, quiet
 from focus_backend.reconstruction.landmark_fit import LandmarkTerm, add_prior, solve_step
 from focus_backend.reconstruction.pixels import (
     PixelTables,
@@ -168,18 +169,22 @@ def solve_all(
     prior: CameraPrior,
     landmarks: LandmarkTerm,
     known: FacePrior | None = None,
+    beat: Beat = quiet,
 ) -> FaceState:
     """One step on everything: shape, expression, pose, focal length, albedo and lighting.
 
-    `known` is the prior of the coefficients, by default the face model's own.
+    `known` is the prior of the coefficients, by default the face model's own; `beat` is called at every part of the step.
     """
     known = known or FacePrior.standard(tables.model)
     camera = picture.camera(state, prior)
     gradient = picture.gradient[seen.pixels.rows, seen.pixels.columns]
-    geometry = geometry_jacobian(tables, state, seen.vertices, seen.pixels, seen.prediction, gradient, camera)
+    geometry = geometry_jacobian(tables, state, seen.vertices, seen.pixels, seen.prediction, gradient, camera, beat)
+    beat()
     # The residual falls as the prediction rises, so the two halves have opposite signs.
     jacobian = torch.cat([-geometry, appearance_jacobian(tables, seen.pixels, seen.harmonics, seen.prediction)], -1)
+    beat()
     matrix, right = _normal_equations(jacobian, seen, inlier, noise, INDEPENDENT_AREA)
+    beat()
     count = tables.geometry_size + POSE_SIZE
     landmark_matrix, landmark_right, _ = landmarks.normal_equations(state, prior)
     matrix[:count, :count] += landmark_matrix

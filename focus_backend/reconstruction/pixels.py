@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from focus_backend.morphable.face_model import FaceModel
+from focus_backend.progress import Beat, quiet
 from focus_backend.reconstruction.landmark_fit import pose_jacobian, project_with_slope
 from focus_backend.reconstruction.state import FaceState
 from focus_backend.rendering import Camera, encode_srgb, rasterize_model
@@ -183,13 +184,16 @@ def geometry_jacobian(
     prediction: Prediction,
     gradient: Float[Tensor, "pixels 3 2"],
     camera: Camera,
+    beat: Beat = quiet,
 ) -> Float[Tensor, "pixels 3 geometry_and_pose"]:
     """Derivative of (photo - predicted colour) by shape and expression, then by the pose.
 
     The photo is sampled where the surface point projects to, hence its `gradient` (by column, by row); the shading turns with the normal.
+    `beat` is called at every part of the work.
     """
     rotation = state.rotation.float()
     normals, normal_slope = tables.normals_with_slope(vertices)
+    beat()
     turned = pixels.interpolate(vertices) @ rotation.T
     position = turned + state.translation.float()
     screen, slope = project_with_slope(position, camera.focal_length, camera.principal_point)
@@ -198,7 +202,9 @@ def geometry_jacobian(
     normal = torch.nn.functional.normalize(pixels.interpolate(normals) @ rotation.T, dim=-1)
     by_normal = by_colour[..., None] * torch.einsum("pkj,kc->pcj", harmonics_slope(normal), state.lighting.float())
     geometry = (by_position @ rotation) @ pixels.interpolate(tables.geometry)
+    beat()
     geometry -= (by_normal @ rotation) @ pixels.interpolate(normal_slope)
+    beat()
     pose = gradient @ pose_jacobian(slope, turned, screen - camera.principal_point)
     pose[..., :3] += by_normal @ cross_matrix(normal)
     return torch.cat([geometry, pose], -1)

@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from focus_backend.errors import ConfigError, FitError, NoFaceError
+from focus_backend.errors import CancelledError, ConfigError, FitError, NoFaceError
 from focus_backend.landmarks import DEFAULT_DETECTOR, Detection, LandmarkDetector, create_detector
 from focus_backend.landmarks.user import check_inside
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.morphable.store import load_model
-from focus_backend.photo import Photo
-from focus_backend.reconstruction.fitting import POOR_NOISE, Fit
+from focus_backend.photo import Photo, crop_around
+from focus_backend.progress import Beat, Progress, Reporter
+from focus_backend.reconstruction.fitting import CROP_MARGIN, FINE, POOR_NOISE, Fit
 from focus_backend.reconstruction.method import misfit_for, weights_for
 from focus_backend.reconstruction.misfit import apply_misfit
 from focus_backend.reconstruction.network import FaceNetworks
 from focus_backend.reconstruction.result import Reconstruction
-from focus_backend.reconstruction.strategy import Clock, FitStrategy, FoundFace, NetworkStrategy, Progress, Strategy
+from focus_backend.reconstruction.strategy import Clock, FitStrategy, FoundFace, NetworkStrategy, Strategy
 from focus_backend.rendering import Camera, render
 from focus_backend.rendering.texture import bake_texture, enlarge_albedo
 
 TEXTURE_SIZE = 1024
 FACE_PROBABILITY = 0.5
+
+
+@dataclass(frozen=True)
+class PhotoTask:
+    """A photo whose faces are wanted; the arguments of `Reconstructor.reconstruct`."""
+
+    photo: Photo
+    landmarks: Detection | None = None
+    max_faces: int | None = None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class _FoundPhoto:
+    """A photo whose faces are found.
+
+    Attributes:
+        photo: where they are.
+        faces: those to understand, largest first.
+        report: the photo's progress.
+        timings: seconds spent so far, as one face's share.
+    """
+
+    photo: Photo
+    faces: list[FoundFace]
+    report: Reporter
+    timings: dict[str, float]
 
 
 class Reconstructor:
@@ -101,69 +132,146 @@ class Reconstructor:
             photo: as `read_photo` gives it.
             landmarks: the user's own, for one face; nothing is detected then.
             max_faces: how many faces at most; None for all.
-            progress: is told the stage and the fraction of the whole that is done.
+            progress: is told the stage, the fraction of the whole that is done and how a face looks; what it raises ends the work.
 
         Raises:
             NoFaceError: no face was found.
             LandmarkError: the landmarks do not lie in the photo.
             FitError: no face was understood.
         """
-        report = progress or (lambda stage, fraction: None)
+        found = self._find(PhotoTask(photo, landmarks, max_faces), Reporter(progress))
+        (guesses,) = self._look([found], found.report.beat)
+        return self._complete(found, guesses)
+
+    def reconstruct_many(self, tasks: Sequence[PhotoTask]) -> Iterator[tuple[int, list[Reconstruction] | Exception]]:
+        """The faces of several photos, each handed over as soon as it is done: its place in `tasks`, and its faces or why it failed.
+
+        The networks look at the faces of all photos in shared batches, whose size may change the last bits of the numbers. A photo's
+        failure, and what its progress raises, is its own.
+        """
+        found: dict[int, _FoundPhoto] = {}
+        for index, task in enumerate(tasks):
+            report = Reporter(task.progress)
+            try:
+                found[index] = self._find(task, report)
+            except Exception as error:  # whatever is wrong with one photo must not cost the others
+                yield index, error
+        guesses, given_up = self._look_together(found)
+        for index in list(found):
+            photo = found.pop(index)
+            if index in given_up:
+                yield index, given_up.pop(index)
+                continue
+            try:
+                seen = guesses.pop(index) if guesses else self._look([photo], photo.report.beat)[0]
+                results = self._complete(photo, seen)
+            except Exception as error:
+                yield index, error
+            else:
+                yield index, results
+
+    def _find(self, task: PhotoTask, report: Reporter) -> _FoundPhoto:
+        """The faces that are to be understood.
+
+        Raises:
+            NoFaceError, LandmarkError: as `reconstruct`.
+        """
         timings: dict[str, float] = {}
         clock = Clock(timings)
         report("finding faces", 0.0)
-        faces = self._faces(photo, landmarks)[:max_faces]
+        faces = self._faces(task.photo, task.landmarks, report.beat)[: task.max_faces]
         clock.lap("landmarks")
-        guesses = self.strategy.look(photo, faces)
+        report("finding faces", 0.08, lambda: _face_of(faces[0]))
+        return _FoundPhoto(task.photo, faces, report, {stage: seconds / len(faces) for stage, seconds in timings.items()})
+
+    def _look_together(self, found: Mapping[int, _FoundPhoto]) -> tuple[dict[int, Sequence[Fit | None]], dict[int, Exception]]:
+        """What the strategy sees in each photo, and what the progress of photos raised meanwhile.
+
+        Nothing is seen when looking fails: one photo is to blame, but nobody knows which, so each has to be looked at by itself.
+        """
+        given_up: dict[int, Exception] = {}
+
+        def beat() -> None:
+            for index in found.keys() - given_up.keys():
+                given_up.update(_failure_of(index, found[index].report))
+            if len(given_up) == len(found):
+                raise CancelledError("every photo was given up")
+
+        try:
+            return dict(zip(found, self._look(list(found.values()), beat), strict=True)), given_up
+        except Exception:
+            return {}, given_up
+
+    def _look(self, found: Sequence[_FoundPhoto], beat: Beat) -> list[Sequence[Fit | None]]:
+        """What the strategy sees in each photo before it understands a face."""
+        beat()
+        timings: dict[str, float] = {}
+        clock = Clock(timings)
+        faces = [face for photo in found for face in photo.faces]
+        guesses = iter(self.strategy.look(faces, beat))
         if self.strategy.networks is not None:
             clock.lap("networks")
-        shared = {stage: seconds / len(faces) for stage, seconds in timings.items()}
+        for photo in found:
+            photo.timings.update({stage: seconds / len(faces) for stage, seconds in timings.items()})
+        return [list(itertools.islice(guesses, len(photo.faces))) for photo in found]
+
+    def _complete(self, found: _FoundPhoto, guesses: Sequence[Fit | None]) -> list[Reconstruction]:
+        """Every face that can be understood, largest first.
+
+        Raises:
+            FitError: none could.
+        """
         results: list[Reconstruction] = []
         failure: FitError | None = None
-        for index, (face, guess) in enumerate(zip(faces, guesses, strict=True)):
-            begin, share = 0.1 + 0.9 * index / len(faces), 0.9 / len(faces)
-
-            def told(stage: str, fraction: float, begin: float = begin, share: float = share) -> None:
-                report(stage, begin + share * fraction)
-
+        for index, (face, guess) in enumerate(zip(found.faces, guesses, strict=True)):
+            begin, share = 0.1 + 0.9 * index / len(found.faces), 0.9 / len(found.faces)
             try:
-                timings = dict(shared)
-                clock = Clock(timings)
-                fit = self.strategy.understand(photo, face, guess, clock, told)
-                results.append(self._finish(photo, face, fit, len(results), timings, clock, told))
+                results.append(
+                    self._reconstruct_face(face, guess, len(results), dict(found.timings), found.report.part(begin, begin + share))
+                )
             except FitError as error:
                 # One of several faces may be a poster or half cut off; the others are still wanted.
                 failure = failure or error
         if not results:
-            raise failure or FitError(f"no face of {photo.name} could be fitted", "give landmarks yourself with --landmarks-file")
-        report("done", 1.0)
+            problem = f"no face of {found.photo.name} could be fitted"
+            raise failure or FitError(problem, "give landmarks yourself with --landmarks-file")
+        found.report("done", 1.0)
         return results
 
-    def _faces(self, photo: Photo, landmarks: Detection | None) -> list[FoundFace]:
+    def _faces(self, photo: Photo, landmarks: Detection | None, beat: Beat) -> list[FoundFace]:
         if landmarks is not None:
             check_inside(landmarks, photo.width, photo.height)
-            return [FoundFace(landmarks, is_users=True)]
-        detections = self.detector.detect(photo.pixels)
+            return [FoundFace(photo, landmarks, is_users=True)]
+        detections = self.detector.detect(photo.pixels, beat)
         if not detections:
             raise NoFaceError(
                 f"no face was found in {photo.name}", "use a photo with a larger face, or give landmarks with --landmarks-file"
             )
-        return [FoundFace(detection, is_users=False) for detection in detections]
+        return [FoundFace(photo, detection, is_users=False) for detection in detections]
 
-    def _finish(
-        self, photo: Photo, face: FoundFace, fit: Fit, index: int, timings: dict[str, float], clock: Clock, report: Progress
+    def _reconstruct_face(
+        self, face: FoundFace, guess: Fit | None, index: int, timings: dict[str, float], report: Reporter
     ) -> Reconstruction:
+        clock = Clock(timings)
+        report("looking at a face", 0.0, lambda: _face_of(face))
+        fit = self.strategy.understand(face, guess, clock, report.part(0.0, 0.85))
+        return self._finish(face, fit, index, timings, clock, report)
+
+    def _finish(self, face: FoundFace, fit: Fit, index: int, timings: dict[str, float], clock: Clock, report: Reporter) -> Reconstruction:
         """Masks, pictures and corrected geometry of a face that was understood; the same for every strategy."""
-        report("drawing", 0.75)
-        state = fit.state
+        report("drawing", 0.85)
+        photo, state = face.photo, fit.state
         camera = state.camera(fit.principal_point, photo.width, photo.height)
         vertices, albedo = self.model.decode(state.shape.float(), state.expression.float(), state.albedo.float())
         lighting = state.lighting.float()
         rendering, region = draw(self.model, vertices, albedo, lighting, camera)
+        report.beat()
         face_mask, outlier_mask, probability = photo_masks(fit, region)
         clock.lap("masks_and_rendering")
-        texture = bake_texture(photo.pixels, self.model, vertices, camera, lighting, probability, albedo, TEXTURE_SIZE)
+        report("making the texture", 0.88)
+        texture = bake_texture(photo.pixels, self.model, vertices, camera, lighting, probability, albedo, TEXTURE_SIZE, report.beat)
         clock.lap("texture")
+        report("making the texture", 0.98)
         networks = self.strategy.networks
         return Reconstruction(
             model=self.model,
@@ -196,6 +304,20 @@ class Reconstructor:
         """The face without expression, mm, model space, corrected where there is a misfit prior."""
         neutral = self.model.decode_shape(shape)
         return neutral if self._misfit is None else apply_misfit(neutral, self._misfit)
+
+
+def _failure_of(index: int, report: Reporter) -> dict[int, Exception]:
+    """What the progress of a photo raises, by the photo's place; empty when it raises nothing."""
+    try:
+        report.beat()
+    except Exception as error:
+        return {index: error}
+    return {}
+
+
+def _face_of(face: FoundFace) -> UInt8[np.ndarray, "size size 3"]:
+    """The part of the photo that the fit looks at."""
+    return crop_around(face.photo.pixels, face.detection.points, FINE, CROP_MARGIN).pixels
 
 
 def photo_masks(

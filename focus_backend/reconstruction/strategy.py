@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -18,13 +18,12 @@ from focus_backend.landmarks.calibration_store import calibration_for, independe
 from focus_backend.landmarks.user import embed_names
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.photo import Photo
+from focus_backend.progress import Beat, Reporter, quiet
 from focus_backend.reconstruction.encoder_skill import encoder_skills
 from focus_backend.reconstruction.fitting import FaceFitter, Fit
 from focus_backend.reconstruction.landmark_fit import LandmarkTerm, fit_landmarks, landmark_term
 from focus_backend.reconstruction.network import FaceNetworks, check_guess
 from focus_backend.reconstruction.state import CameraPrior, CoefficientPrior, FacePrior
-
-Progress = Callable[[str, float], None]
 
 # Photos are taken with anything from a phone at arm's length to a portrait lens: 50 mm on full frame, within a factor of 1.8.
 FOCAL_LENGTH_IN_SIDES = 1.4
@@ -37,6 +36,7 @@ NOISE_INFLATION = 2.0
 class FoundFace:
     """A face of a photo, and whether the user showed where it is or a detector found it."""
 
+    photo: Photo
     detection: Detection
     is_users: bool
 
@@ -65,19 +65,21 @@ class Strategy(Protocol):
     method: str
     networks: FaceNetworks | None
 
-    def look(self, photo: Photo, faces: Sequence[FoundFace]) -> Sequence[Fit | None]:
-        """A first answer to each face, all at once; None where the strategy has none."""
+    def look(self, faces: Sequence[FoundFace], beat: Beat = quiet) -> Sequence[Fit | None]:
+        """A first answer to each face, of one photo or of several, all at once; None where the strategy has none.
+
+        `beat` is called at every step.
+        """
         ...
 
-    def understand(self, photo: Photo, face: FoundFace, guess: Fit | None, clock: Clock, report: Progress) -> Fit:
+    def understand(self, face: FoundFace, guess: Fit | None, clock: Clock, report: Reporter) -> Fit:
         """Theta and mask of a face.
 
         Args:
-            photo: where it is.
             face: which it is.
             guess: what `look` gave for it.
             clock: is told the stages.
-            report: is told the stage and the fraction of them that is done.
+            report: is told the stage, the fraction of all that `understand` does and how the face looks so far.
 
         Raises:
             FitError: it was not understood.
@@ -94,11 +96,11 @@ class NetworkStrategy:
         self.networks: FaceNetworks | None = networks
         self._networks = networks
 
-    def look(self, photo: Photo, faces: Sequence[FoundFace]) -> Sequence[Fit | None]:
+    def look(self, faces: Sequence[FoundFace], beat: Beat = quiet) -> Sequence[Fit | None]:
         """Theta and mask of each face."""
-        return self._networks.look(photo.pixels, [face.detection.five_points for face in faces])
+        return _look(self._networks, faces, beat)
 
-    def understand(self, photo: Photo, face: FoundFace, guess: Fit | None, clock: Clock, report: Progress) -> Fit:
+    def understand(self, face: FoundFace, guess: Fit | None, clock: Clock, report: Reporter) -> Fit:
         """The guess, if it is a face.
 
         Raises:
@@ -106,6 +108,7 @@ class NetworkStrategy:
         """
         assert guess is not None
         check_guess(guess)
+        report("looking through the networks", 1.0, guess.preview)
         return guess
 
 
@@ -116,42 +119,42 @@ class FitStrategy:
         model: the face model.
         detector: whose landmarks are fitted.
         networks: whose answer is the start; None for none.
+        fitter: of the model; several strategies may share one.
     """
 
-    def __init__(self, model: FaceModel, detector: LandmarkDetector, networks: FaceNetworks | None = None) -> None:
+    def __init__(
+        self, model: FaceModel, detector: LandmarkDetector, networks: FaceNetworks | None = None, fitter: FaceFitter | None = None
+    ) -> None:
         self.method = "fit" if networks is None else "refine"
         self.networks = networks
         self._model = model
         self._detector = detector
-        self._fitter = FaceFitter(model)
+        self._fitter = fitter or FaceFitter(model)
         self._skills = {} if networks is None else encoder_skills(networks.weights, model)
         self._calibration: DetectorCalibration | None = None
         self._precision: Float[Tensor, "coordinates coordinates"] | None = None
 
-    def look(self, photo: Photo, faces: Sequence[FoundFace]) -> Sequence[Fit | None]:
+    def look(self, faces: Sequence[FoundFace], beat: Beat = quiet) -> Sequence[Fit | None]:
         """The networks' answers, where there are networks."""
-        if self.networks is None:
-            return [None] * len(faces)
-        return self.networks.look(photo.pixels, [face.detection.five_points for face in faces])
+        return [None] * len(faces) if self.networks is None else _look(self.networks, faces, beat)
 
-    def understand(self, photo: Photo, face: FoundFace, guess: Fit | None, clock: Clock, report: Progress) -> Fit:
+    def understand(self, face: FoundFace, guess: Fit | None, clock: Clock, report: Reporter) -> Fit:
         """The landmark fit, then EM, both from the guess where there is one.
 
         Raises:
             FitError: the landmarks or the photo admit no face.
         """
-        prior = camera_prior(photo)
+        prior = camera_prior(face.photo)
         term, noise = self._landmarks(face)
         known, start = FacePrior.standard(self._model), None
         if guess is not None:
             check_guess(guess)
+            report("looking through the networks", 0.0, guess.preview)
             known, start = self._expected(guess), torch.cat([guess.state.shape, guess.state.expression])
-        report("placing the face", 0.05)
-        placed = fit_landmarks(self._model, term, prior, known.geometry, start)
+        report("placing the face", 0.02)
+        placed = fit_landmarks(self._model, term, prior, known.geometry, start, report.beat)
         clock.lap("landmark_fit")
-        fit = self._fitter.fit(
-            photo.pixels, placed, term, noise, prior, lambda done: report("fitting", 0.1 + 0.6 * done), known=known, guess=guess
-        )
+        fit = self._fitter.fit(face.photo.pixels, placed, term, noise, prior, report.part(0.1, 1.0), known=known, guess=guess)
         clock.lap("fit")
         return fit
 
@@ -187,6 +190,10 @@ class FitStrategy:
         if self._calibration is None:
             self._calibration = calibration_for(self._model, self._detector)
         return self._calibration
+
+
+def _look(networks: FaceNetworks, faces: Sequence[FoundFace], beat: Beat) -> Sequence[Fit | None]:
+    return networks.look_at_all([(face.photo.pixels, face.detection.five_points) for face in faces], beat)
 
 
 def camera_prior(photo: Photo) -> CameraPrior:

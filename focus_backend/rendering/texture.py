@@ -20,6 +20,7 @@ from torch import Tensor
 
 from focus_backend.errors import ConfigError
 from focus_backend.morphable.face_model import FaceModel
+from focus_backend.progress import Beat, quiet
 from focus_backend.rendering.camera import Camera
 from focus_backend.rendering.lighting import decode_srgb, encode_srgb, shade
 from focus_backend.rendering.normals import vertex_normals
@@ -71,6 +72,7 @@ def bake_texture(
     inlier: Float[ndarray, "mask_height mask_width"],
     albedo_texture: Float[Tensor, "rows rows 3"],
     size: int = TEXTURE_SIZE,
+    beat: Beat = quiet,
 ) -> UInt8[ndarray, "size size 3"]:
     """The sRGB texture of a fitted face, free of its lighting and of what hides it.
 
@@ -83,6 +85,7 @@ def bake_texture(
         inlier: probability of face at each photo pixel, 0 outside the rendered region.
         albedo_texture: the model's fitted albedo, linear RGB, row 0 at the top.
         size: rows and columns of the result.
+        beat: called at every step.
 
     Raises:
         ConfigError: `inlier` and `photo` differ in size, or `size` is not positive.
@@ -91,11 +94,16 @@ def bake_texture(
         raise ConfigError(f"the mask has {inlier.shape} pixels and the photo {photo.shape[:2]}", "give a mask of the photo's size")
     albedo = _enlarged(model, albedo_texture, size)
     atlas = TextureAtlas.of(model, size)
+    beat()
     window = _view(photo, model, atlas, vertices.detach().cpu().double(), camera.detach().to("cpu").to(torch.float64), inlier)
+    beat()
     ratio, weight = np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.float32)
     if window is not None:
         _read(window, model, atlas, lighting, albedo, ratio, weight)
-    return _encode(albedo, _complete(atlas, ratio, weight))
+    beat()
+    completed = _complete(atlas, ratio, weight, beat)
+    beat()
+    return _encode(albedo, completed)
 
 
 @dataclass(frozen=True)
@@ -239,7 +247,7 @@ def _read(
 
 
 def _complete(
-    atlas: TextureAtlas, ratio: Float[ndarray, "size size 3"], weight: Float[ndarray, "size size"]
+    atlas: TextureAtlas, ratio: Float[ndarray, "size size 3"], weight: Float[ndarray, "size size"], beat: Beat
 ) -> Float[ndarray, "size size 3"]:
     """The log ratio everywhere, from where it is known."""
     if not weight.any():
@@ -250,14 +258,17 @@ def _complete(
     temper_ratio(ratio, weight, colour, DARKER, BRIGHTER)
     known, total = np.empty_like(ratio), np.empty_like(weight)
     mix(ratio, weight, atlas.prior, colour, known, total)
+    beat()
     direct = _pull_push(known, total)
+    beat()
     columns, rows = (np.ascontiguousarray(atlas.mirror[..., axis]) for axis in range(2))
     mirrored_weight = cv2.remap(weight, columns, rows, cv2.INTER_LINEAR) * atlas.has_mirror
     share = (1 - weight) * mirrored_weight * atlas.face_weight
     if not share.any():
         return direct
     mirrored = cv2.remap(direct, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return _blend_bands(direct, mirrored, share)
+    beat()
+    return _blend_bands(direct, mirrored, share, beat)
 
 
 def _global_ratio(ratio: Float[ndarray, "size size 3"], weight: Float[ndarray, "size size"]) -> Float[ndarray, "3"]:
@@ -288,7 +299,7 @@ def _pull_push(values: Float[ndarray, "rows columns 3"], weight: Float[ndarray, 
 
 
 def _blend_bands(
-    first: Float[ndarray, "size size 3"], second: Float[ndarray, "size size 3"], share: Float[ndarray, "size size"]
+    first: Float[ndarray, "size size 3"], second: Float[ndarray, "size size 3"], share: Float[ndarray, "size size"], beat: Beat
 ) -> Float[ndarray, "size size 3"]:
     """Replace `first` by that share of `second`, each frequency band over its own width (Burt and Adelson 1983)."""
     # The pyramid is linear: blending the difference's bands is blending both pictures'.
@@ -298,9 +309,11 @@ def _blend_bands(
         bands.append(difference - cv2.pyrUp(coarse, dstsize=difference.shape[1::-1]))
         difference = coarse
         shares.append(cv2.pyrDown(shares[-1]))
+        beat()
     change = difference * shares[-1][..., None]
     for band, part in zip(bands[::-1], shares[-2::-1], strict=True):
         change = cv2.pyrUp(change, dstsize=part.shape[::-1]) + band * part[..., None]
+        beat()
     return first + change
 
 

@@ -12,7 +12,8 @@ import torch
 
 from focus_backend.errors import FitError
 from focus_backend.photo import crop_face
-from focus_backend.reconstruction.fitting import Fit
+from focus_backend.progress import Reporter
+from focus_backend.reconstruction.fitting import COARSE, COARSE_ROUNDS, FINE, FINE_ROUNDS, MASK, Fit
 from focus_backend.reconstruction.landmark_fit import fit_landmarks
 from focus_backend.reconstruction.photometric_fit import lighting_precision, noise_level, picture_of, solve_appearance, view
 from focus_backend.reconstruction.reconstructor import photo_masks
@@ -244,10 +245,39 @@ def test_photos_without_a_face_give_a_finite_answer(plain, fitted, kind):
 def test_progress_only_rises(model, fitter, plain):
     person = plain(0).person
     term, noise = term_of(model, clicked(model, person))
-    told = []
-    fitter.fit(person.pixels, fit_landmarks(model, term, PRIOR), term, noise, PRIOR, told.append)
+    told, pictures = [], []
+
+    def note(stage, fraction, preview=None):
+        told.append(fraction)
+        if preview is not None:
+            pictures.append(preview())
+
+    start = fit_landmarks(model, term, PRIOR)
+    watched = fitter.fit(person.pixels, start, term, noise, PRIOR, Reporter(note))
     assert told == sorted(told)
     assert 0 <= told[0] < told[-1] <= 1
+    # The coarse start, each round and the end.
+    assert [len(picture) for picture in pictures] == [COARSE] * (1 + COARSE_ROUNDS) + [FINE] * FINE_ROUNDS + [MASK]
+    assert all(np.ptp(picture) > 100 for picture in pictures)
+    unwatched = fitter.fit(person.pixels, start, term, noise, PRIOR)
+    assert torch.equal(unwatched.state.shape, watched.state.shape)
+    assert np.array_equal(unwatched.inlier, watched.inlier)
+
+
+def test_a_preview_shows_the_face_over_the_photo(model, fitter, plain):
+    person = plain(0).person
+    term, noise = term_of(model, clicked(model, person))
+    last = []
+
+    def note(stage, fraction, preview=None):
+        if preview is not None:
+            last[:] = [preview()]
+
+    fit = fitter.fit(person.pixels, fit_landmarks(model, term, PRIOR), term, noise, PRIOR, Reporter(note))
+    face = fit.inlier > 0.99
+    difference = np.abs(last[0].astype(int) - fit.crop.pixels).mean(-1)
+    assert difference[~fit.region].max() < 40
+    assert 0 < difference[face].mean() < 10
 
 
 def test_noise_is_the_deviation_of_the_inliers():

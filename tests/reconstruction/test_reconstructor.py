@@ -54,7 +54,7 @@ def told() -> list[tuple[str, float]]:
 @pytest.fixture(scope="module")
 def result(reconstructor, astronaut, told) -> Reconstruction:
     """The demo photo's face."""
-    (face,) = reconstructor.reconstruct(astronaut, progress=lambda stage, fraction: told.append((stage, fraction)))
+    (face,) = reconstructor.reconstruct(astronaut, progress=lambda stage, fraction, preview=None: told.append((stage, fraction)))
     return face
 
 
@@ -168,7 +168,7 @@ def test_users_landmarks_replace_detection(reconstructor, astronaut, result):
     class Untouched:
         name, version, point_names = "untouched", "1", ()
 
-        def detect(self, pixels):
+        def detect(self, pixels, beat=None):
             raise AssertionError("the detector was asked")
 
     with_points = Reconstructor(reconstructor.model, Untouched())
