@@ -10,7 +10,8 @@ import typer
 
 from focus_backend import __version__
 from focus_backend.cli_evaluate import evaluate_app
-from focus_backend.cli_options import DebugFlag, JsonFlag, reported
+from focus_backend.cli_options import DebugFlag, JsonFlag, KeyOption, given_options, reported
+from focus_backend.cli_serve import add_server_commands, keys_app
 from focus_backend.cli_train import train_app, weights_app
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(train_app, name="train")
 app.add_typer(weights_app, name="weights")
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(keys_app, name="keys")
 
 
 class Method(Enum):
@@ -54,6 +56,7 @@ def _root(
 
 @app.command()
 def reconstruct(
+    context: typer.Context,
     photos: Annotated[list[str], typer.Argument(help="Photos, folders of photos, or patterns.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, one folder a face.", show_default=False)],
     model: Annotated[str, typer.Option(help="Face model: a name from `models list`, or a file.")] = "anny",
@@ -77,6 +80,11 @@ def reconstruct(
     ] = None,
     device: Annotated[str, typer.Option(help="Of the networks: auto, cpu, cuda, cuda:1, ...")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Processor threads of a fit; its matrices are small, more seldom help.")] = 1,
+    server: Annotated[
+        str | None,
+        typer.Option(help="Have a server do the work: auto, its ready file, a key file or tcp://HOST:PORT.", show_default=False),
+    ] = None,
+    key: KeyOption = None,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -104,6 +112,9 @@ def reconstruct(
             texture_size=texture_size,
             json=as_json,
             debug=debug,
+            server=server,
+            key=key,
+            given=given_options(context),
         )
         raise typer.Exit(reconstruct_photos(options))
 
@@ -142,6 +153,9 @@ def models_build(
         from focus_backend.commands.models import build_face_model
 
         build_face_model(source, output, seed)
+
+
+add_server_commands(app)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,15 @@ from focus_backend.errors import FocusError
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, for programs.")]
 DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="One value of the configuration: section.key=value.")]
+KeyOption = Annotated[
+    Path | None, typer.Option("--key", help="Key file, for a server on another machine or of somebody else.", show_default=False)
+]
+
+
+def given_options(context: typer.Context) -> frozenset[str]:
+    """Names of the options and arguments that the user typed, defaults left out."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
 
 
 @contextmanager

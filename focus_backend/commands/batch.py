@@ -1,32 +1,21 @@
-"""A batch of photos, one after the other; a bad one is noted and the rest is done."""
+"""A batch of photos, told in their order; a bad one is noted and the rest is done."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 from focus_backend.commands.inputs import PhotoInput
+from focus_backend.commands.local_work import FaceReconstructor, LocalWork
+from focus_backend.commands.photo_work import BatchError, PhotoResult, PhotoUnderWay, PhotoWork
 from focus_backend.errors import FocusError, OutputError
-from focus_backend.export.folder import TakenError, check_replaceable, face_folders, plan_folders, read_result
+from focus_backend.export.folder import TakenError, check_replaceable, face_folders, plan_folders, read_result, write_folder
 from focus_backend.landmarks.detector import Detection
-from focus_backend.photo import Photo, photo_hash, read_photo
-
-Progress = Callable[[str, float], None]
-
-
-@runtime_checkable
-class FaceReconstructor(Protocol):
-    """The part of `Reconstructor` that a batch needs."""
-
-    def reconstruct(
-        self, photo: Photo, *, landmarks: Detection | None = None, max_faces: int | None = None, progress: Progress | None = None
-    ) -> list[Any]:
-        """The faces of the photo, largest first."""
-        ...
+from focus_backend.photo import photo_hash
+from focus_backend.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -108,8 +97,8 @@ def run_batch(
     load_reconstructor: Callable[[], FaceReconstructor],
     options: BatchOptions,
     progress: Callable[[Path], Progress | None] = lambda path: None,
-) -> Iterator[PhotoOutcome]:
-    """Reconstruct photos in order, yielding how each ended.
+) -> Generator[PhotoOutcome, None, None]:
+    """Reconstruct photos in this process, in order, yielding how each ended.
 
     Args:
         photos: what to do.
@@ -121,83 +110,112 @@ def run_batch(
         OutputError: results cannot be written at all, so going on would be in vain; its photo was yielded as failed.
         FocusError: `load_reconstructor` failed.
     """
+    work = LocalWork(load_reconstructor, options.max_faces, options.landmarks, options.texture_size)
+    return work_through(photos, work, options, progress)
+
+
+def work_through(
+    photos: list[PhotoInput],
+    work: PhotoWork,
+    options: BatchOptions,
+    progress: Callable[[Path], Progress | None] = lambda path: None,
+) -> Generator[PhotoOutcome, None, None]:
+    """Have photos worked on, as many at once as `work` takes, yielding how each ended in their order.
+
+    Args:
+        photos: what to do.
+        work: who does it; closed at the end.
+        options: for all of them.
+        progress: gives the progress callback of a photo.
+
+    Raises:
+        OutputError: results cannot be written at all, so going on would be in vain; its photo was yielded as failed.
+        FocusError: `work` cannot go on.
+    """
     names = plan_folders([photo.path for photo in photos if photo.error is None])
-    reserved = {name.casefold() for name in names.values()}
-    load = _once(load_reconstructor)
-    for photo in photos:
+    batch = _Batch(work, options, progress, {name.casefold() for name in names.values()})
+    under_way: deque[PhotoOutcome | _Started] = deque()
+    try:
+        for photo in photos:
+            under_way.append(batch.begin(photo, names.get(photo.path, "")))
+            while under_way and (len(under_way) >= work.window or isinstance(under_way[0], PhotoOutcome)):
+                yield from batch.end(under_way.popleft())
+        while under_way:
+            yield from batch.end(under_way.popleft())
+    except BatchError as error:
+        raise error.error from None
+    finally:
+        work.close()
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A photo under way."""
+
+    path: Path
+    name: str
+    since: float
+    work: PhotoUnderWay
+
+    def failed(self, error: Exception) -> PhotoOutcome:
+        return _failed(self.path, self.since, error)
+
+
+def _failed(path: Path, since: float, error: Exception) -> PhotoOutcome:
+    return PhotoOutcome(path, "failed", seconds=time.perf_counter() - since, error=error)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What beginning and ending a photo need to know of all of them.
+
+    Attributes:
+        reserved: folded names of all photos' folders.
+    """
+
+    work: PhotoWork
+    options: BatchOptions
+    progress: Callable[[Path], Progress | None]
+    reserved: set[str]
+
+    def begin(self, photo: PhotoInput, name: str) -> PhotoOutcome | _Started:
+        """The photo under way, or how it ended where there is nothing to wait for."""
+        path, since = photo.path, time.perf_counter()
         if photo.error is not None:
-            yield PhotoOutcome(photo.path, "failed", error=photo.error)
-            continue
-        outcome = _one_photo(photo.path, names[photo.path], reserved, load, options, progress)
+            return PhotoOutcome(path, "failed", error=photo.error)
+        folder = self.options.out / name
+        try:
+            if self.options.skip_existing and _is_done(path, folder):
+                return PhotoOutcome(path, "skipped", (FaceOutcome(folder, 0, ()),))
+            # Before the work, so that nobody waits for a result that cannot be kept.
+            check_replaceable(folder)
+            return _Started(path, name, since, self.work.start(path, self.progress(path)))
+        except BatchError:
+            raise
+        except Exception as error:  # one photo's failure, even our own fault, must not cost the others
+            return _failed(path, since, error)
+
+    def end(self, started: PhotoOutcome | _Started) -> Iterator[PhotoOutcome]:
+        """How the photo ended.
+
+        Raises:
+            OutputError: going on would be in vain.
+        """
+        outcome = started if isinstance(started, PhotoOutcome) else self._finish(started)
         yield outcome
         if isinstance(outcome.error, OutputError) and not isinstance(outcome.error, TakenError):
             raise outcome.error
 
-
-class _LoadError(Exception):
-    """Carries a failure to load past the handling of single photos."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def _once(load: Callable[[], FaceReconstructor]) -> Callable[[], FaceReconstructor]:
-    kept: list[FaceReconstructor] = []
-
-    def loaded() -> FaceReconstructor:
-        if not kept:
-            try:
-                kept.append(load())
-            except Exception as error:
-                raise _LoadError(error) from error
-        return kept[0]
-
-    return loaded
-
-
-def _one_photo(
-    path: Path,
-    name: str,
-    reserved: set[str],
-    load: Callable[[], FaceReconstructor],
-    options: BatchOptions,
-    progress: Callable[[Path], Progress | None],
-) -> PhotoOutcome:
-    started = time.perf_counter()
-    folder = options.out / name
-    try:
-        if options.skip_existing and _is_done(path, folder):
-            return PhotoOutcome(path, "skipped", (FaceOutcome(folder, 0, ()),))
-        # Before the work, so that nobody waits for a result that cannot be kept.
-        check_replaceable(folder)
-        photo = read_photo(path)
-        landmarks = _landmarks_in(photo, options.landmarks) if options.landmarks is not None else None
-        faces = load().reconstruct(photo, landmarks=landmarks, max_faces=options.max_faces, progress=progress(path))
-        written = _write_faces(faces, photo, name, reserved, options)
-    except _LoadError as error:
-        raise error.error from None
-    except Exception as error:  # one photo's failure, even our own fault, must not cost the others
-        return PhotoOutcome(path, "failed", seconds=time.perf_counter() - started, error=error)
-    return PhotoOutcome(path, "done", written, time.perf_counter() - started)
-
-
-def _landmarks_in(photo: Photo, landmarks: Detection) -> Detection:
-    """The user's landmarks, measured in the upright file, in pixels of the photo as it was scaled down.
-
-    Raises:
-        LandmarkError: one lies outside the photo.
-    """
-    from focus_backend.landmarks.user import check_inside
-
-    check_inside(landmarks, *photo.original_size)
-    left, top, right, bottom = (edge * photo.scale for edge in landmarks.box)
-    return dataclasses.replace(
-        landmarks,
-        points=landmarks.points * photo.scale,
-        five_points=landmarks.five_points * photo.scale,
-        box=(left, top, right, bottom),
-    )
+    def _finish(self, started: _Started) -> PhotoOutcome:
+        try:
+            result = started.work.finish()
+            written = _write_faces(result, started.name, self.reserved, self.options)
+        except BatchError:
+            raise
+        except Exception as error:  # one photo's failure, even our own fault, must not cost the others
+            return started.failed(error)
+        seconds = time.perf_counter() - started.since if result.seconds is None else result.seconds
+        return PhotoOutcome(started.path, "done", written, seconds)
 
 
 def _is_done(path: Path, folder: Path) -> bool:
@@ -209,23 +227,21 @@ def _is_done(path: Path, folder: Path) -> bool:
     return digest is not None and document["photo"].get("sha256") == digest
 
 
-def _write_faces(faces: list[Any], photo: Photo, name: str, reserved: set[str], options: BatchOptions) -> tuple[FaceOutcome, ...]:
+def _write_faces(result: PhotoResult, name: str, reserved: set[str], options: BatchOptions) -> tuple[FaceOutcome, ...]:
     """Write every face, the largest last: once its folder is there, all of them are."""
-    from focus_backend.export.bundle import with_texture_size, write_reconstruction
-
     written = []
-    for face, folder_name in reversed(list(zip(faces, face_folders(name, len(faces), reserved), strict=True))):
+    for face, folder_name in reversed(list(zip(result.faces, face_folders(name, len(result.faces), reserved), strict=True))):
         folder = options.out / folder_name
-        warnings = face.warnings + _replaced(folder, photo)
-        write_reconstruction(with_texture_size(face, options.texture_size), folder)
+        warnings = face.warnings + _replaced(folder, result.sha256)
+        write_folder(face.files(), folder)
         written.append(FaceOutcome(folder, face.face_index, warnings))
     return tuple(reversed(written))
 
 
-def _replaced(folder: Path, photo: Photo) -> tuple[str, ...]:
+def _replaced(folder: Path, sha256: str) -> tuple[str, ...]:
     """A word on the older result, when it was not of this photo."""
     older = read_result(folder)
     source = older.get("photo") if older else None
-    if not isinstance(source, dict) or source.get("sha256") == photo.sha256:
+    if not isinstance(source, dict) or source.get("sha256") == sha256:
         return ()
     return ("replaced an older result that was of another photo",)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from focus_backend.commands.batch import BatchOptions, BatchSummary, FaceReconstructor, run_batch
+from focus_backend.commands.batch import BatchOptions, BatchSummary, work_through
 from focus_backend.commands.inputs import find_photos
+from focus_backend.commands.local_work import FaceReconstructor, LocalWork
+from focus_backend.commands.photo_work import PhotoWork
 from focus_backend.commands.report import JsonReport, TextReport
 from focus_backend.errors import ConfigError, OutputError
 from focus_backend.export.folder import check_writable
-from focus_backend.landmarks.detector import Detection
+from focus_backend.landmarks.user_points import read_landmarks
+from focus_backend.reconstruction.loading import use_threads
+
+# Options that choose what a reconstructor loads: the server has loaded its own.
+SERVER_OPTIONS = ("model", "weights", "device", "landmarks", "threads")
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,11 @@ class ReconstructOptions:
     texture_size: int | None = None
     json: bool = False
     debug: bool = False
+    # "auto", a ready file, a key file or an address; None for this process.
+    server: str | None = None
+    key: Path | None = None
+    # Names of the options that were given, for some of them are the server's to choose.
+    given: frozenset[str] = frozenset()
 
 
 def reconstruct_photos(options: ReconstructOptions, load: Callable[[], FaceReconstructor] | None = None) -> int:
@@ -51,23 +61,26 @@ def reconstruct_photos(options: ReconstructOptions, load: Callable[[], FaceRecon
     Raises:
         ConfigError: options that contradict each other.
         OutputError: the output folder cannot be used at all.
-        FocusError: the reconstructor cannot be loaded.
+        FocusError: the reconstructor cannot be loaded, or the server cannot be used.
     """
+    _check_server_options(options)
     started = time.perf_counter()
     photos = find_photos(options.photos, options.recursive, options.out)
     max_faces = parse_faces(options.faces)
     if options.landmarks_file is not None and len(photos) != 1:
         raise ConfigError(f"--landmarks-file belongs to one photo, but {len(photos)} were given", "give one photo")
-    landmarks = _read_landmarks(options.landmarks_file) if options.landmarks_file is not None else None
+    landmarks = read_landmarks(options.landmarks_file) if options.landmarks_file is not None else None
     batch = BatchOptions(options.out, max_faces, options.skip_existing, landmarks, options.texture_size)
     report = (JsonReport if options.json else TextReport)(len(photos), options.debug)
     summary = BatchSummary()
     with _usable_folder(options.out), _terminable():
         try:
             with report.running():
-                for outcome in run_batch(photos, load or (lambda: _load(options)), batch, report.progress):
-                    summary.outcomes.append(outcome)
-                    report.outcome(outcome)
+                work = _local_work(options, batch, load) if options.server is None else _server_work(options, batch, report.note)
+                with closing(work_through(photos, work, batch, report.progress)) as outcomes:
+                    for outcome in outcomes:
+                        summary.outcomes.append(outcome)
+                        report.outcome(outcome)
         except KeyboardInterrupt:
             summary.interrupted = True
         except OutputError:
@@ -95,14 +108,44 @@ def parse_faces(value: str) -> int | None:
     raise ConfigError(f"--faces {value!r} is not a number of faces", "give a whole number from 1, or all")
 
 
+def _check_server_options(options: ReconstructOptions) -> None:
+    if options.server is None:
+        if options.key is not None:
+            raise ConfigError("--key is of use with a server only", "give --server too")
+        return
+    of_server = [f"--{name}" for name in SERVER_OPTIONS if name in options.given]
+    if of_server:
+        raise ConfigError(
+            f"{', '.join(of_server)} cannot go with --server", "these are given to `focus-backend serve`; leave them out here"
+        )
+
+
+def _local_work(options: ReconstructOptions, batch: BatchOptions, load: Callable[[], FaceReconstructor] | None) -> PhotoWork:
+    return LocalWork(load or (lambda: _load(options)), batch.max_faces, batch.landmarks, batch.texture_size)
+
+
+def _server_work(options: ReconstructOptions, batch: BatchOptions, note: Callable[[str], None]) -> PhotoWork:
+    """Photos of this batch at a server; torch is never imported."""
+    from focus_backend.commands.server_work import ServerWork
+    from focus_backend.serving.client import Client
+    from focus_backend.serving.wire import Landmarks, Options
+
+    assert options.server is not None
+    server, key = options.server, options.key
+    points = batch.landmarks
+    wanted = Options(
+        method=None if options.method == "auto" else options.method,
+        misfit=options.misfit,
+        faces=batch.max_faces,
+        texture_size=batch.texture_size,
+        landmarks=None if points is None else Landmarks(dict(zip(points.names, points.points.tolist(), strict=True))),
+    )
+    return ServerWork(lambda: Client.connect(server, key), wanted, note)
+
+
 def _load(options: ReconstructOptions) -> FaceReconstructor:
     """The reconstructor of the options; torch and the networks are imported here and not before."""
-    # Libraries that read these do so when they are first imported.
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[variable] = str(options.threads)
-    import torch
-
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     from focus_backend.reconstruction.method import choose_device
     from focus_backend.reconstruction.reconstructor import Reconstructor
 
@@ -115,12 +158,6 @@ def _load(options: ReconstructOptions) -> FaceReconstructor:
         weights=options.weights,
         misfit=options.misfit,
     )
-
-
-def _read_landmarks(path: Path) -> Detection:
-    from focus_backend.landmarks.user import read_landmarks
-
-    return read_landmarks(path)
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from focus_backend.commands.batch import BatchSummary, PhotoOutcome, Progress
+from focus_backend.commands.batch import BatchSummary, PhotoOutcome
 from focus_backend.errors import FocusError
 from focus_backend.photo import printable
+from focus_backend.progress import Preview, Progress
 
 
 def error_line(error: BaseException) -> str:
@@ -38,6 +39,7 @@ class TextReport:
         self._photos = photos
         self._debug = debug
         self._finished = 0
+        self._under_way: dict[Path, float] = {}
         self._bar: Any = None
         self._task: Any = None
 
@@ -64,12 +66,20 @@ class TextReport:
         """The callback that moves the bar within one photo."""
         if self._bar is None:
             return None
-        name, before = printable(path.name), self._finished
+        name = printable(path.name)
+        self._under_way[path] = 0.0
 
-        def show(stage: str, fraction: float) -> None:
-            self._bar.update(self._task, description=f"{name}: {stage}", completed=before + min(max(fraction, 0.0), 1.0))
+        def show(stage: str, fraction: float, preview: Preview | None = None) -> None:
+            # A server's answers come on another thread, and its word on a photo may come late.
+            if path in self._under_way and self._bar is not None:
+                self._under_way[path] = min(max(fraction, 0.0), 1.0)
+                self._bar.update(self._task, description=f"{name}: {stage}", completed=self._completed())
 
         return show
+
+    def note(self, line: str) -> None:
+        """What the user should know about the batch while it runs."""
+        self._say(f"note: {line}", error=True)
 
     def outcome(self, outcome: PhotoOutcome) -> None:
         """One line for each result, or one for the failure."""
@@ -86,8 +96,9 @@ class TextReport:
             if self._debug:
                 self._say("".join(traceback.format_exception(outcome.error)), error=True)
         self._finished += 1
+        self._under_way.pop(outcome.photo, None)
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._finished)
+            self._bar.update(self._task, completed=self._completed())
 
     def finish(self, summary: BatchSummary, seconds: float, out: Path) -> None:
         """Totals, and the failures once more, for they may have scrolled away."""
@@ -101,6 +112,10 @@ class TextReport:
             self._say(f"{self._photos} photos: {counts}{rest}, {seconds:.1f} s, results in {printable(str(out))}")
             for outcome in failures:
                 self._say(f"failed: {_with_name(printable(str(outcome.photo)), outcome)}", error=True)
+
+    def _completed(self) -> float:
+        """Photos that are done, with the parts of those under way."""
+        return self._finished + sum(list(self._under_way.values()))
 
     def _say(self, line: str, error: bool = False) -> None:
         # A line for the same terminal must go through the bar, which steps aside; one for a file or a pipe must not.
@@ -125,6 +140,10 @@ class JsonReport:
     def progress(self, path: Path) -> Progress | None:
         """Machines read lines, not bars."""
         return None
+
+    def note(self, line: str) -> None:
+        """To stderr, for stdout holds results only."""
+        print(f"note: {line}", file=sys.stderr, flush=True)
 
     def outcome(self, outcome: PhotoOutcome) -> None:
         """A line a face, or one for the photo."""
