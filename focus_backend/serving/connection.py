@@ -23,7 +23,7 @@ from focus_backend.serving.session import Finished, Session, Update, new_id, ren
 # A server that is being restarted is looked for so often.
 _LOOK_AGAIN_SECONDS = 0.25
 # Cancels still leave when the client is closed; a dead network must not hold it for longer.
-_LINGER_MILLISECONDS = 500
+_LINGER_MILLISECONDS = 2000
 # A server on this machine answers at once; elsewhere a large answer on a slow line holds back every sign behind it.
 _LOOPBACK_SECONDS, _REMOTE_SECONDS = 10.0, 60.0
 # Stages a user has not looked at; more than any request has.
@@ -327,7 +327,10 @@ class Connection:
             session.fail(failure)
         session.tick()
         for outgoing in session.take_outgoing():
-            link.send(outgoing)
+            failure = link.send(outgoing)
+            if failure is not None:
+                session.fail(failure)
+                break
         if session.welcome is not None:
             self._note_welcome(session.welcome)
         for event in session.take_events():

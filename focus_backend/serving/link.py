@@ -21,6 +21,7 @@ _FAILED_HANDSHAKES = 3
 # One look takes so many messages at most, so that a flood cannot keep the thread from its other duties.
 _MOST_MESSAGES = 256
 _LONGEST_MILLISECONDS = 2**31 - 1
+_REASON_MILLISECONDS = 200
 
 
 class Link:
@@ -72,10 +73,17 @@ class Link:
                 return
             yield [memoryview(frame) for frame in frames]
 
-    def send(self, frames: list[bytes | memoryview]) -> None:
-        """Sends a message; never blocks, for what is under way is bounded by the requests."""
-        # Copied, because the owner of the memory may write into it while ZeroMQ still sends.
-        self._socket.send_multipart(frames, zmq.NOBLOCK)
+    def send(self, frames: list[bytes | memoryview]) -> FocusError | None:
+        """Sends a message, or tells why none can be sent any more; what is under way is bounded by the requests."""
+        try:
+            # Copied, because the owner of the memory may write into it while ZeroMQ still sends.
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            # A refused connection is never made again; the monitor is about to tell why.
+            if self._monitor is not None:
+                self._monitor.poll(_REASON_MILLISECONDS)
+            return self.look() or _went_away(self.address)
+        return None
 
     def close(self, linger_milliseconds: int) -> None:
         """Ends the connection; messages that wait may take so long to leave, if there is a server to take them."""
@@ -99,13 +107,17 @@ class Link:
             return RefusedError(problem, "ask its owner for a new one, made with `focus-backend keys new`")
         elif event == zmq.Event.DISCONNECTED and self.is_established:
             self.is_established = False
-            return ConnectionLostError(f"the server at {self.address} went away", "start it again, or look at its log")
+            return _went_away(self.address)
         elif event in (zmq.Event.HANDSHAKE_FAILED_NO_DETAIL, zmq.Event.HANDSHAKE_FAILED_PROTOCOL):
             self._failed_handshakes += 1
             if self._failed_handshakes >= _FAILED_HANDSHAKES:
                 problem = f"the server at {self.address} has another key than expected, or is no FOCUS server"
                 return RefusedError(problem, "check the address, or ask its owner for a new key file")
         return None
+
+
+def _went_away(address: str) -> ConnectionLostError:
+    return ConnectionLostError(f"the server at {address} went away", "start it again, or look at its log")
 
 
 def _configure(end: zmq.Socket, address: str, timeout: float) -> None:
