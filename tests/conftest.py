@@ -150,6 +150,17 @@ def make_reconstruction(model: FaceModel, name: str = "portrait.jpg", size: tupl
     )
 
 
+@pytest.fixture
+def brief_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fit does everything once that it does in rounds, on small crops: all of its code in a fraction of the time."""
+    from focus_backend.reconstruction import fitting
+
+    for rounds in ("TRIAL_HELD_ROUNDS", "TRIAL_ROUNDS", "COARSE_ROUNDS", "FINE_ROUNDS"):
+        monkeypatch.setattr(fitting, rounds, 1)
+    for crop, side in (("COARSE", 64), ("FINE", 80), ("MASK", 112)):
+        monkeypatch.setattr(fitting, crop, side)
+
+
 class PlainReconstructor:
     """Stands in for the fit where a test is about files and batches: faces come from the file name, coefficients from a seed.
 

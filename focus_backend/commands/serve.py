@@ -96,6 +96,8 @@ def _explained(error: ValidationError, path: Path | None) -> ConfigError:
     where = f" ({path})" if path is not None else ""
     if first["type"] == "extra_forbidden":
         return ConfigError(f"there is no setting {place}{where}", "correct its name, or leave it out")
+    if first["type"] == "model_type":
+        return ConfigError(f"{place}{where} is a section, not {first['input']!r}", _EXAMPLE)
     reason = first["msg"].removeprefix("Value error, ")
     problem = f"{place}{where} cannot be {first['input']!r}: {reason[0].lower()}{reason[1:]}"
     return ConfigError(problem, "correct it, or leave it out for the default")

@@ -77,7 +77,7 @@ def _lines(welcome: Welcome, report: StatusReport) -> Iterator[tuple[str, str]]:
     yield "server", f"{welcome.software}, up {_duration(report.uptime_seconds)}"
     yield "model", f"{models}; methods {', '.join(welcome.methods) or 'not known yet'}; on {welcome.device or 'a device not known yet'}"
     yield "workers", f"{welcome.workers_ready} of {welcome.workers} ready, {report.worker_restarts} replaced so far"
-    yield "requests", f"{report.queued} waiting, {report.running} running, of {report.clients} clients"
+    yield "requests", f"{report.queued} waiting, {report.running} running, of {report.clients} client{'' if report.clients == 1 else 's'}"
     failed = ", ".join(f"{count} {code}" for code, count in sorted(report.failed.items()))
     yield "answered", f"{report.answered}, {report.requests_per_second:.2f} a second in the last minute"
     yield "failed", f"{sum(report.failed.values())}" + (f" ({failed})" if failed else "")

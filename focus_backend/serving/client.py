@@ -317,15 +317,23 @@ def photo_arrays(photo: Photo, limits: wire.Limits | None) -> dict[str, wire.Arr
     if isinstance(photo, (str, os.PathLike)):
         return {"photo": _file_array(Path(photo), limits.frame_bytes if limits is not None else _MOST_FILE_BYTES)}
     try:
-        array = wire.Array.of(photo)
+        array = wire.Array.of(_contiguous(photo))
     except (TypeError, ValueError):
-        raise PhotoError("the photo is neither a file, bytes nor an array of pixels", "give contiguous uint8 [height width 3]") from None
+        raise PhotoError("the photo is neither a file, bytes nor an array of pixels", "give uint8 [height width 3]") from None
     if array.dtype != "uint8" or len(array.shape) not in (1, 3) or (len(array.shape) == 3 and array.shape[2] != 3):
         raise PhotoError(f"the photo is an array of {array.dtype} {list(array.shape)}", "give uint8 [height width 3]")
     if 0 in array.shape:
         raise PhotoError("the photo is empty", "give a JPEG, PNG, WebP, AVIF or TIFF photo, or pixels")
     data = array.data if isinstance(photo, bytes) else bytes(array.data)
     return {"photo" if len(array.shape) == 1 else "pixels": wire.Array("uint8", array.shape, data)}
+
+
+def _contiguous(photo: Any) -> Any:
+    """The photo; a copy in C order of a strided view, such as a BGR picture turned round with `[..., ::-1]`."""
+    view = memoryview(photo)
+    if view.c_contiguous or view.format != "B":
+        return photo
+    return memoryview(view.tobytes()).cast("B", tuple(view.shape or ()))
 
 
 def _file_array(path: Path, most_bytes: int) -> wire.Array:

@@ -117,7 +117,7 @@ def write_ready(ready: ReadyFile, path: Path | None = None) -> Path:
         path: None for `<pid>.json` in `ready_folder()`, where files of dead servers are removed, too.
 
     Raises:
-        OutputError: the place cannot be written to, the disk is full, or another file is there.
+        OutputError: the place cannot be written to, the disk is full, or the file of a running server or of another kind is there.
         ConfigError: the default folder belongs to another user, or others may write to it.
     """
     if path is None:
@@ -126,8 +126,8 @@ def write_ready(ready: ReadyFile, path: Path | None = None) -> Path:
         sweep_stale(path.parent)
     elif not path.parent.is_dir():
         make_private_folder(path.parent)
-    if os.path.lexists(path) and not _may_be_replaced(path):
-        raise OutputError(f"{path} exists and is no ready file", "choose another place for the ready file")
+    if os.path.lexists(path):
+        _check_replaceable(path)
     write_private(path, asdict(ready))
     return path
 
@@ -224,12 +224,15 @@ def _parsed(path: Path) -> ReadyFile:
     )
 
 
-def _may_be_replaced(path: Path) -> bool:
+def _check_replaceable(path: Path) -> None:
+    remedy = "choose another place for the ready file"
     try:
-        _parsed(path)
+        there = _parsed(path)
     except UnreadableFileError:
-        return False
-    return True
+        raise OutputError(f"{path} exists and is no ready file", remedy) from None
+    # Without its file the owner could neither reach nor stop that server.
+    if there.is_live and there.pid != os.getpid():
+        raise OutputError(f"{path} belongs to a server that runs, process {there.pid}", f"stop that server, or {remedy}")
 
 
 def _is_own_folder(folder: Path) -> bool:

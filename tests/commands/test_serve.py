@@ -50,6 +50,7 @@ def test_flags_win_over_set_and_set_over_the_file(tmp_path):
         ("", ["limits.queue=many"], "limits.queue"),
         ("", ["workers"], "is not section.key=value"),
         ("workers = 1", ["workers.x=1"], "workers is not a section"),
+        ("limits = 3", [], "is a section, not 3"),
         ('log = "loud"', [], "log"),
     ],
 )

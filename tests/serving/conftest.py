@@ -182,10 +182,13 @@ class RunningServer:
         """Waits for the end; the exit code."""
         return self.process.wait(seconds)
 
-    def orphans(self, seconds: float = 5.0) -> list[int]:
+    def orphans(self, seconds: float = PATIENCE) -> list[int]:
         """Workers that still live so long after the end."""
-        _, alive = psutil.wait_procs(list(self._seen.values()), timeout=seconds)
-        return [process.pid for process in alive if is_alive(process)]
+        latest = time.monotonic() + seconds
+        # Not psutil's own waiting, which goes on until somebody reaps them.
+        while (alive := [pid for pid, process in self._seen.items() if is_alive(process)]) and time.monotonic() < latest:
+            time.sleep(0.02)
+        return alive
 
     def end(self) -> None:
         """Ends it however it is, with its workers."""

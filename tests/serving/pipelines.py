@@ -2,6 +2,7 @@
 
 They do what the photo's bytes say, one order a line:
     sleep SECONDS       in small steps that report progress and can be cancelled
+    until PATH          the same until the file is there
     hang                the same without end, deaf to cancelling
     faces COUNT         the result has so many faces
     bytes COUNT         the result has an array "photo" of so many bytes
@@ -20,11 +21,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from focus_backend.serving.pipeline import Job, PipelineInfo
-
 from focus_backend.errors import CancelledError, ConfigError, NoFaceError
 from focus_backend.serving import wire
 from focus_backend.serving.config import PipelineConfig
+from focus_backend.serving.pipeline import Job, PipelineInfo
 
 VERTICES = 4
 MODEL = wire.ModelInfo("quick", "0" * 64, VERTICES, ["jawOpen"])
@@ -85,6 +85,9 @@ def _follow(orders: list[list[str]], watch: Callable[..., None]) -> tuple[int, i
     for verb, *rest in orders:
         if verb == "sleep":
             _sleep(float(rest[0]), watch)
+        elif verb == "until":
+            while not Path(rest[0]).exists():
+                _sleep(_STEP_SECONDS, watch)
         elif verb == "hang":
             while True:
                 time.sleep(1)

@@ -132,13 +132,15 @@ def test_cancelling_the_task_cancels_at_the_server(quick_server):
     run(work())
 
 
-def test_pending_results(quick_server):
+def test_pending_results(quick_server, tmp_path):
     async def work() -> None:
         async with AsyncClient(quick_server.credentials) as client:
-            pending: AsyncPendingResult = await client.submit(b"sleep 0.4\nfaces 2", parts=["geometry"])
+            orders = f"until {tmp_path / 'enough'}\nfaces 2".encode()
+            pending: AsyncPendingResult = await client.submit(orders, parts=["geometry"])
             with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
                 await pending.result(timeout=0.05)
             assert not pending.done()
+            (tmp_path / "enough").touch()
             both = await asyncio.gather(pending.result(), pending.result(timeout=PATIENCE))
             assert [len(faces.message.faces) for faces in both] == [2, 2]
             assert pending.done()

@@ -268,6 +268,20 @@ def test_sweeping_leaves_what_is_not_ours_or_alive(sleeper):
     assert len(list(folder.iterdir())) == 4
 
 
+def test_the_file_of_a_running_server_is_not_overwritten(tmp_path, sleeper):
+    path = tmp_path / "ready.json"
+    its = _ready(pid=sleeper.pid, started=ready.process_start(sleeper.pid))
+    write_ready(its, path)
+    with pytest.raises(OutputError, match=f"runs, process {sleeper.pid}"):
+        write_ready(_ready(), path)
+    assert read_ready(path) == its
+    sleeper.kill()
+    sleeper.wait()
+    mine = _ready()
+    write_ready(mine, path)
+    assert read_ready(path) == mine
+
+
 def test_only_the_own_file_is_removed(tmp_path):
     path = tmp_path / "ready.json"
     first, second = _ready(), _ready()

@@ -63,13 +63,14 @@ def test_without_the_secret_nothing_is_done(quick_server):
     assert _works(quick_server)
 
 
-def test_requests_run_beside_each_other_on_different_workers(quick_server):
-    talker = quick_server.talk()
-    ids = [talker.reconstruct("sleep 0.4") for _ in range(2)]
-    answers = [talker.receive() for _ in range(4)]
-    while not {answer.id for answer in answers if isinstance(answer.body, wire.Result)} >= set(ids):
-        answers.append(talker.receive())
-    pids = {answer.body.faces[0].document["pid"] for answer in answers if isinstance(answer.body, wire.Result)}
+def test_requests_run_beside_each_other_on_different_workers(quick_server, tmp_path):
+    talkers = [quick_server.talk() for _ in range(2)]
+    ids = [talker.reconstruct(f"until {tmp_path / 'enough'}") for talker in talkers]
+    for talker, message_id in zip(talkers, ids, strict=True):
+        talker.until_started(message_id)
+    (tmp_path / "enough").touch()
+    results = [talker.final(message_id).body for talker, message_id in zip(talkers, ids, strict=True)]
+    pids = {result.faces[0].document["pid"] for result in results}
     assert len(pids) == 2
     assert not pids & {os.getpid(), quick_server.process.pid}
 
@@ -142,13 +143,14 @@ def test_a_lost_device_replaces_the_worker(start_server):
     assert not set(server.workers()) & set(before)
 
 
-def test_a_killed_worker_is_replaced_and_its_request_tried_again(start_server):
+def test_a_killed_worker_is_replaced_and_its_request_tried_again(start_server, tmp_path):
     server = start_server()
     server.wait_ready()
     talker, (victim,) = server.talk(), server.workers()
-    request = talker.reconstruct("sleep 1")
+    request = talker.reconstruct(f"until {tmp_path / 'enough'}")
     talker.until_started(request)
     os.kill(victim, signal.SIGKILL)
+    (tmp_path / "enough").touch()
     result = talker.final(request).body
     assert result.faces[0].document["pid"] != victim
     assert talker.ask(wire.Status()).worker_restarts == 1

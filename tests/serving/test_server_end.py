@@ -23,17 +23,20 @@ def _assert_nothing_left(server) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_running_work_end_and_refuses_the_rest(start_server, number):
+def test_a_signal_lets_running_work_end_and_refuses_the_rest(start_server, tmp_path, number):
     server = start_server()
     server.wait_ready()
     talker = server.talk()
-    running = talker.reconstruct("sleep 1")
+    running = talker.reconstruct(f"until {tmp_path / 'enough'}")
     talker.until_started(running)
-    waiting = talker.reconstruct("sleep 1")
+    waiting = talker.reconstruct()
     assert isinstance(talker.receive().body, wire.Accepted | wire.Progress)
     while talker.ask(wire.Status()).queued != 1:
         time.sleep(0.02)
     server.send_signal(number)
+    while "stopping" not in server.log:
+        time.sleep(0.02)
+    (tmp_path / "enough").touch()
     finals = {}
     while set(finals) != {running, waiting}:
         answer = talker.receive()
@@ -46,18 +49,18 @@ def test_a_signal_lets_running_work_end_and_refuses_the_rest(start_server, numbe
     assert server.process.stdout.read().strip() == "slow modules:"
 
 
-@pytest.mark.slow
-def test_no_new_work_is_taken_while_closing(start_server):
+def test_no_new_work_is_taken_while_closing(start_server, tmp_path):
     server = start_server()
     server.wait_ready()
     talker = server.talk()
-    running = talker.reconstruct("sleep 1")
+    running = talker.reconstruct(f"until {tmp_path / 'enough'}")
     talker.until_started(running)
     server.send_signal(signal.SIGTERM)
     while "stopping" not in server.log:
         time.sleep(0.02)
     assert not server.ready_path.exists()
     assert talker.final(talker.reconstruct()).body.code == "closing"
+    (tmp_path / "enough").touch()
     assert server.wait() == 0
 
 

@@ -109,16 +109,6 @@ class Connection:
         """
         return self.final(self.send(body, arrays, **sending), seconds).body
 
-    def drain(self, seconds: float) -> int:
-        """Read all that comes until nothing has come for so long; how many messages."""
-        count = 0
-        try:
-            while True:
-                self.receive(seconds)
-                count += 1
-        except NoAnswerError:
-            return count
-
 
 def describe_answer(body: Any) -> str:
     """An answer in a few words."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import queue
 import tempfile
@@ -12,7 +13,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving_process import ServerOptions
+from benchmarks.serving.process import ServerOptions
 from focus_backend.serving.config import PipelineConfig
 
 LOADING_SECONDS = 180.0
@@ -23,7 +24,7 @@ class Library:
     """Loaded once, with what a server's worker would load.
 
     Attributes:
-        reconstructor: the library's own.
+        reconstructor: the library's own; None beside the quick pipeline, which then is all there is.
         pipeline: the worker's, in this process.
     """
 
@@ -33,6 +34,9 @@ class Library:
     @classmethod
     def load(cls, options: ServerOptions) -> Library:
         """On as many processor threads as a worker takes."""
+        if options.pipeline:
+            module, _, function = options.pipeline.partition(":")
+            return cls(None, getattr(importlib.import_module(module), function)(PipelineConfig()))
         import torch
 
         from focus_backend.reconstruction.reconstructor import Reconstructor
@@ -47,6 +51,9 @@ class Library:
 
     def reconstruct(self, photo: bytes, *, with_files: bool = False) -> list[Any]:
         """A photo's faces with the library alone, from the bytes of its file; on request as the files of a local run, too."""
+        if self.reconstructor is None:
+            self.run(photo, [])
+            return []
         from focus_backend.export.bundle import write_reconstruction
         from focus_backend.photo import read_photo
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.serving_quick import GOOD_PHOTO
+from benchmarks.serving.quick import GOOD_PHOTO
 
 
 @dataclass(frozen=True)

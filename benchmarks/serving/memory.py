@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.serving_process import ServerOptions, ServerProcess, serving
-from benchmarks.serving_statistics import console, slope, table
+from benchmarks.serving.process import ServerOptions, ServerProcess, serving
+from benchmarks.serving.report import console, slope, table
 from focus_backend.serving.client import Client
 
 MEGABYTE = 2**20

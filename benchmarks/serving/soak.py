@@ -15,18 +15,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving_ledger import Ledger
-from benchmarks.serving_memory import MEGABYTE
-from benchmarks.serving_memory import Sample as MemorySample
-from benchmarks.serving_photos import Sample, quick_samples, real_samples
-from benchmarks.serving_process import ServerOptions, ServerProcess
-from benchmarks.serving_soak_clients import PATIENCE_SECONDS, USUAL_DEADLINE, Clients, start_doomed
-from benchmarks.serving_statistics import console, percentile, table
-from benchmarks.serving_wire import count_final_answers
-from benchmarks.serving_witness import Witness
+from benchmarks.serving.connection import count_final_answers
+from benchmarks.serving.ledger import Ledger
+from benchmarks.serving.memory import MEGABYTE
+from benchmarks.serving.memory import Sample as MemorySample
+from benchmarks.serving.photos import Sample, quick_samples, real_samples
+from benchmarks.serving.process import ServerOptions, ServerProcess
+from benchmarks.serving.report import console, percentile, table
+from benchmarks.serving.soak_clients import PATIENCE_SECONDS, USUAL_DEADLINE, Clients, start_doomed
+from benchmarks.serving.witness import Witness
 from focus_backend.errors import FocusError
 from focus_backend.serving.client import Client
-from focus_backend.serving.credentials import find_credentials
 
 # Rounds of all good photos before memory is measured for the first time: what is loaded on first use is not a leak.
 WARMING_ROUNDS = 3
@@ -64,8 +63,7 @@ class Faults:
 
     def __init__(self, server: ServerProcess, ledger: Ledger, photo: Any, chance: random.Random) -> None:
         self._server, self._ledger, self._photo, self._chance = server, ledger, photo, chance
-        host, _, port = find_credentials(server.target).address.rpartition(":")
-        self._address = host.removeprefix("tcp://").strip("[]"), int(port)
+        self._address = server.address
         self._half_open: list[tuple[float, socket.socket]] = []
 
     def keep_harming(self, pause: float, end: threading.Event) -> None:

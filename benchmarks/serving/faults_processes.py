@@ -14,11 +14,11 @@ from typing import Any
 
 import psutil
 
-from benchmarks.serving_faults import Fault, Scene, SkippedError, wait_for_answers
-from benchmarks.serving_process import ServerOptions, ServerProcess, restarted
-from benchmarks.serving_quick import GOOD_PHOTO, QUICK
-from benchmarks.serving_soak_clients import start_doomed
-from benchmarks.serving_witness import Sight, Witness, describe_sights
+from benchmarks.serving.faults import Fault, Scene, SkippedError, first_digest, wait_for_answers
+from benchmarks.serving.process import ServerOptions, ServerProcess, restarted
+from benchmarks.serving.quick import GOOD_PHOTO, QUICK
+from benchmarks.serving.soak_clients import start_doomed
+from benchmarks.serving.witness import Witness, are_fine, describe_sights
 from focus_backend.errors import FocusError
 from focus_backend.serving.client import Client, PendingResult
 from focus_backend.serving.wire import Options, WorkerReport
@@ -123,7 +123,7 @@ def _wait_for_requests(scene: Scene, is_enough: Callable[[int], bool], seconds: 
 def kill_the_server(scene: Scene) -> Seen:
     """Clients get a clear error at once, and reconnect to one that is started in its place."""
     with Witness(scene.server.target, _good(scene)) as witness, Client.connect(scene.server.target) as client:
-        digest = next(sight.digest for sight in wait_for_answers(witness, 0.0) if sight.digest)
+        digest = first_digest(witness)
         family = [process for process in scene.server.processes() if process.pid != scene.server.pid]
         pending = [_SlowRequest(client, scene).pending for _ in range(3)]
         time.sleep(1.0)
@@ -144,7 +144,7 @@ def kill_the_server(scene: Scene) -> Seen:
         later = wait_for_answers(witness, warm)
         lost = [sight for sight in witness.since(0.0) if killed <= sight.began + sight.seconds and sight.began < warm]
     is_clear = all(error.startswith("connection") for error in errors)
-    is_well = is_clear and not orphans and again > 0 and _all_fine(later, digest)
+    is_well = is_clear and not orphans and again > 0 and are_fine(later, digest)
     saw = f"3 requests: {errors[0]} ({told}); a call before the restart: {meanwhile}; after it the same client: {again} face(s)"
     saw += f"; {len(orphans)} orphans"
     return saw, f"until it was back: {describe_sights(lost)}; then: {describe_sights(later, digest)}", is_well
@@ -168,7 +168,7 @@ def _server_of_its_own(scene: Scene, options: ServerOptions, folder: Path) -> It
         server.start()
         server.wait_until_warm()
         with Witness(server.target, _good(scene) if not options.pipeline else GOOD_PHOTO) as witness:
-            digest = next(sight.digest for sight in wait_for_answers(witness, 0.0) if sight.digest)
+            digest = first_digest(witness)
             yield server, witness, digest
     finally:
         server.stop()
@@ -217,7 +217,7 @@ def clock_jump(scene: Scene) -> Seen:
         sights, passed = wait_for_answers(witness, began), time.monotonic() - began
         counted = server.status().uptime_seconds - uptime
         status = server.status()
-    is_well = _all_fine(sights, digest) and abs(counted - passed) < 5 and not status.worker_restarts
+    is_well = are_fine(sights, digest) and abs(counted - passed) < 5 and not status.worker_restarts
     saw = f"3 requests across jumps of +1 day, -2 days, +1 day: 3 results; it counted {counted:.0f} s of {passed:.0f} s"
     return f"{saw}; {status.worker_restarts} workers replaced", describe_sights(sights, digest), is_well
 
@@ -242,7 +242,7 @@ def disk_full(scene: Scene) -> Seen:
             refused = _start_on_full_disk(options, folder)
             sights = wait_for_answers(witness, began)
         # The command, which reports a FocusError in a line, is not there around the quick pipeline.
-        is_well = _all_fine(sights, digest) and refused.startswith(f"exit status {1 if options.pipeline else 2}")
+        is_well = are_fine(sights, digest) and refused.startswith(f"exit status {1 if options.pipeline else 2}")
         saw = f"{size // 1024} kB filled the disk; 3 results all the same; a second server there: {refused}"
         return saw, describe_sights(sights, digest), is_well
     finally:
@@ -283,11 +283,7 @@ def pipeline_raises(scene: Scene) -> Seen:
         sights = wait_for_answers(witness, began)
         log = server.log.read_text(errors="replace")
     assert "holiday" not in log, "the log names a file"
-    return f"(quick pipeline) {'; '.join(seen)}", describe_sights(sights, digest), _all_fine(sights, digest)
-
-
-def _all_fine(sights: list[Sight], digest: str) -> bool:
-    return bool(sights) and all(sight.outcome == "ok" and sight.digest in ("", digest) for sight in sights)
+    return f"(quick pipeline) {'; '.join(seen)}", describe_sights(sights, digest), are_fine(sights, digest)
 
 
 def _good(scene: Scene) -> Any:

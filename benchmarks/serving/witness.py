@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.serving_statistics import percentile
+from benchmarks.serving.report import percentile
 from focus_backend.errors import FocusError
 from focus_backend.serving.client import Client
 
@@ -127,6 +127,11 @@ def _digest(client: Client, photo: bytes) -> str:
     for name, array in sorted(client.reconstruct(photo).arrays.items()):
         found.update(name.encode() + bytes(array.data))
     return found.hexdigest()
+
+
+def are_fine(sights: list[Sight], digest: str) -> bool:
+    """Whether there are answers at all, none of them an error and every photo's the right one."""
+    return bool(sights) and all(sight.outcome == "ok" and sight.digest in ("", digest) for sight in sights)
 
 
 def describe_sights(sights: list[Sight], digest: str = "") -> str:

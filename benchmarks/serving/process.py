@@ -9,19 +9,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from focus_backend.errors import FocusError
 from focus_backend.serving.client import Client
+from focus_backend.serving.credentials import Credentials, find_credentials
 from focus_backend.serving.wire import StatusReport, Welcome
 
 # Loading everything on a busy machine, its very first start included.
 START_SECONDS = 180.0
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # Serves a pipeline that the command cannot name: trials of these benchmarks and a photo that makes a pipeline raise.
 _SERVE_WITH_PIPELINE = """
 import sys
@@ -86,6 +87,17 @@ class ServerProcess:
     def target(self) -> str:
         """What `Client.connect` takes."""
         return self.options.given or str(self.folder / "ready.json")
+
+    @property
+    def credentials(self) -> Credentials:
+        """The owner's, or those of the key file that was given."""
+        return find_credentials(self.target)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that its owner connects to."""
+        host, _, port = self.credentials.address.rpartition(":")
+        return host.removeprefix("tcp://").strip("[]"), int(port)
 
     @property
     def pid(self) -> int:
@@ -178,7 +190,7 @@ class ServerProcess:
         """Of its process."""
         return {**os.environ, "PYTHONPATH": str(ROOT), **self.options.environment}
 
-    def _wait_for(self, is_so, problem: str) -> None:  # type: ignore[no-untyped-def]
+    def _wait_for(self, is_so: Callable[[], bool], problem: str) -> None:
         until = time.monotonic() + START_SECONDS
         while not is_so():
             has_ended = self.process is not None and self.process.poll() is not None
@@ -214,6 +226,6 @@ def serving(options: ServerOptions, folder: Path) -> Iterator[ServerProcess]:
 
 def restarted(server: ServerProcess) -> ServerProcess:
     """A new server with the same options in the same folder, started but perhaps not warm yet."""
-    again = ServerProcess(replace(server.options), server.folder)
+    again = ServerProcess(server.options, server.folder)
     again.start()
     return again

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving_library import photos_per_second
-from benchmarks.serving_process import ServerOptions, ServerProcess, serving
-from benchmarks.serving_statistics import console, percentile, table
-from benchmarks.serving_wire import count_final_answers
+from benchmarks.serving.connection import count_final_answers
+from benchmarks.serving.library import photos_per_second
+from benchmarks.serving.process import ServerOptions, ServerProcess, serving
+from benchmarks.serving.report import console, percentile, table
 from focus_backend.errors import BusyError, FocusError
 from focus_backend.serving.asyncio_client import AsyncClient
 

@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.reconstruction import describe
-from benchmarks.serving_process import ROOT, ServerOptions
-from benchmarks.serving_quick import GOOD_PHOTO, QUICK
+from benchmarks.serving.process import ROOT, ServerOptions
+from benchmarks.serving.quick import GOOD_PHOTO, QUICK
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,28 +71,28 @@ def _run(options: argparse.Namespace, folder: Path) -> bool:
     """Whether nothing was wrong."""
     server = _server_options(options)
     if options.command == "load":
-        from benchmarks.serving_load import run_load
+        from benchmarks.serving.load import run_load
 
         parts = tuple(part for part in options.parts.split(",") if part)
         clients = [int(count) for count in options.clients.split(",")]
         has_baseline = not (options.no_baseline or options.quick)
         return run_load(server, _photo(options), clients, options.seconds, parts, folder, with_baseline=has_baseline)
     if options.command == "overhead":
-        from benchmarks.serving_overhead import run_overhead
+        from benchmarks.serving.overhead import run_overhead
 
         run_overhead(server, _photo(options), options.pairs, folder)
     elif options.command == "memory":
-        from benchmarks.serving_memory import run_memory
+        from benchmarks.serving.memory import run_memory
 
         run_memory(server, _photo(options), options.requests, options.every, folder)
     elif options.command == "soak":
-        from benchmarks.serving_soak import SoakOptions, run_soak
+        from benchmarks.serving.soak import SoakOptions, run_soak
 
         counts = options.synchronous, options.asynchronous
         soak = SoakOptions(60 * options.minutes, options.quiet, *counts, options.seed, options.fault_seconds)
         return run_soak(server, soak, options.photo, folder)
     else:
-        from benchmarks.serving_faults import run_faults
+        from benchmarks.serving.faults import run_faults
 
         return run_faults(server, options.photo, options.seed, options.only, folder)
     return True

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from benchmarks.serving_photos import Sample
+from benchmarks.serving.photos import Sample
 from focus_backend.errors import FocusError
 
 # What a soak brings about by itself, and is a right end of any request.

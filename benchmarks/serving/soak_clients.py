@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.serving_ledger import Ledger
-from benchmarks.serving_photos import Sample
+from benchmarks.serving.ledger import Ledger
+from benchmarks.serving.photos import Sample
 from focus_backend.errors import CancelledError, FocusError
 from focus_backend.serving.asyncio_client import AsyncClient
 from focus_backend.serving.client import Client

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.serving_photos import Sample, quick_samples, real_samples
-from benchmarks.serving_process import ServerOptions, ServerProcess
-from benchmarks.serving_statistics import console, table
-from benchmarks.serving_witness import Sight, Witness, describe_sights
-from focus_backend.serving.credentials import Credentials, find_credentials
+from benchmarks.serving.photos import Sample, quick_samples, real_samples
+from benchmarks.serving.process import ServerOptions, ServerProcess
+from benchmarks.serving.report import console, table
+from benchmarks.serving.witness import Sight, Witness, are_fine, describe_sights
 from focus_backend.serving.keys import KeyFolder
 
 # For the witness to get answers that were asked for during the fault.
@@ -41,17 +40,6 @@ class Scene:
     samples: list[Sample]
     chance: random.Random
     folder: Path
-
-    @property
-    def credentials(self) -> Credentials:
-        """The owner's."""
-        return find_credentials(self.server.target)
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port of the loopback address."""
-        host, _, port = self.credentials.address.rpartition(":")
-        return host.removeprefix("tcp://").strip("[]"), int(port)
 
     @property
     def keys(self) -> KeyFolder:
@@ -107,9 +95,8 @@ def try_fault(scene: Scene, fault: Fault, witness: Witness, digest: str) -> tupl
     except Exception as error:
         saw, is_well = f"FAILED {type(error).__name__}: {error}", False
     sights = wait_for_answers(witness, began)
-    is_unharmed = all(sight.outcome == "ok" and sight.digest in ("", digest) for sight in sights)
     has_answers = any(sight.kind == "photo" for sight in sights)
-    return saw, describe_sights(sights, digest), is_well and is_unharmed and has_answers
+    return saw, describe_sights(sights, digest), is_well and has_answers and are_fine(sights, digest)
 
 
 def wait_for_answers(witness: Witness, began: float) -> list[Sight]:
@@ -122,6 +109,11 @@ def wait_for_answers(witness: Witness, began: float) -> list[Sight]:
     return witness.since(began)
 
 
+def first_digest(witness: Witness) -> str:
+    """Of what the witness gets before any harm is done."""
+    return next(sight.digest for sight in wait_for_answers(witness, 0.0) if sight.digest)
+
+
 def run_faults(options: ServerOptions, photo: Path, seed: int, only: str, folder: Path) -> bool:
     """Print a table; whether every fault was survived and nobody else harmed.
 
@@ -132,8 +124,8 @@ def run_faults(options: ServerOptions, photo: Path, seed: int, only: str, folder
         only: a fault is left out unless its name contains this.
         folder: for all files.
     """
-    from benchmarks.serving_faults_messages import MESSAGE_FAULTS
-    from benchmarks.serving_faults_processes import LONELY_FAULTS, PROCESS_FAULTS, kill_the_server
+    from benchmarks.serving.faults_messages import MESSAGE_FAULTS
+    from benchmarks.serving.faults_processes import LONELY_FAULTS, PROCESS_FAULTS, kill_the_server
 
     _raise_handle_limit()
     host = own_address()
@@ -157,7 +149,7 @@ def run_faults(options: ServerOptions, photo: Path, seed: int, only: str, folder
         server.wait_until_warm()
         assert isinstance(samples[0].data, bytes)
         with Witness(server.target, samples[0].data) as witness:
-            digest = next(sight.digest for sight in wait_for_answers(witness, 0.0) if sight.digest)
+            digest = first_digest(witness)
             for name, fault in (PROCESS_FAULTS | MESSAGE_FAULTS).items():
                 if only in name:
                     add(name, *try_fault(scene, fault, witness, digest))
