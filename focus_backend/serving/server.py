@@ -268,7 +268,7 @@ def _raise_handle_limit() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Lets the C library use the memory of one message for the next. It would give it back, and the system would clear it anew each time."""
+    """Lets the C library use the memory of one message for the next; given back, the system would clear it anew each time."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         # Of glibc only: elsewhere there is no such function.
         mallopt = ctypes.CDLL(None).mallopt
