@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from focus_backend.face_crop import FaceCrop
 from focus_backend.morphable.face_model import FaceModel
-from focus_backend.photo import FaceCrop
 from focus_backend.rendering import Camera, rotation_from_axis_angle, spherical_harmonics
 
 # FOCUS.md: 9.06 * 112 pixels at 224 pixels, one metre away.
@@ -28,7 +28,7 @@ _POINT_SPREAD = 5.0
 
 
 class CropPlace(NamedTuple):
-    """Where a crop lies in its photo, as `photo.crop_face` takes it.
+    """Where a crop lies in its photo, as `face_crop.crop_face` takes it.
 
     Attributes:
         centre: photo pixels.

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from focus_backend.face_crop import FaceCrop, crop_face
 from focus_backend.landmarks.calibration import LandmarkNoise
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.frame import turn_lighting
-from focus_backend.photo import FaceCrop, crop_face
 from focus_backend.progress import Beat, Reporter
 from focus_backend.reconstruction.landmark_fit import LandmarkTerm
 from focus_backend.reconstruction.outliers import ColourNoise, Evidence, colour_noise, inlier_probability, log_evidence, without_specks

@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from focus_backend.errors import FitError
+from focus_backend.face_crop import FaceCrop, crop_face
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.decoder import decode
 from focus_backend.networks.frame import CropFrame
 from focus_backend.networks.theta import Theta
 from focus_backend.networks.weights import Weights
-from focus_backend.photo import FaceCrop, crop_face
 from focus_backend.progress import Beat, quiet
 from focus_backend.reconstruction.fitting import Fit
 from focus_backend.reconstruction.landmark_fit import FARTHEST

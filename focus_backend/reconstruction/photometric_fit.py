@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from focus_backend.errors import FitError
-from focus_backend.photo import FaceCrop
+from focus_backend.face_crop import FaceCrop
 from focus_backend.progress import Beat, quiet
 from focus_backend.reconstruction.landmark_fit import LandmarkTerm, add_prior, solve_step
 from focus_backend.reconstruction.pixels import (

@@ -12,11 +12,12 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from focus_backend.errors import CancelledError, ConfigError, FitError, NoFaceError
+from focus_backend.face_crop import crop_around
 from focus_backend.landmarks import DEFAULT_DETECTOR, Detection, LandmarkDetector, create_detector
 from focus_backend.landmarks.user import check_inside
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.morphable.store import load_model
-from focus_backend.photo import Photo, crop_around
+from focus_backend.photo import Photo
 from focus_backend.progress import Beat, Progress, Reporter
 from focus_backend.reconstruction.fitting import CROP_MARGIN, FINE, POOR_NOISE, Fit
 from focus_backend.reconstruction.method import misfit_for, weights_for

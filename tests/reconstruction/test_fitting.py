@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from focus_backend.errors import FitError
-from focus_backend.photo import crop_face
+from focus_backend.face_crop import crop_face
 from focus_backend.progress import Reporter
 from focus_backend.reconstruction.fitting import COARSE, COARSE_ROUNDS, FINE, FINE_ROUNDS, MASK, Fit
 from focus_backend.reconstruction.landmark_fit import fit_landmarks

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from focus_backend.errors import WeightsError
+from focus_backend.face_crop import crop_face
 from focus_backend.landmarks.user import LANDMARKS68_NAMES
-from focus_backend.photo import Photo, crop_face
+from focus_backend.photo import Photo
 from focus_backend.reconstruction.encoder_skill import INFLATION, LEAST_SPREAD, EncoderSkill, encoder_skills
 from focus_backend.reconstruction.fitting import Fit
 from focus_backend.reconstruction.landmark_fit import add_prior, fit_landmarks, initial_state

@@ -14,10 +14,11 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from focus_backend.errors import NoFaceError, PhotoError
+from focus_backend.face_crop import crop_face
 from focus_backend.landmarks.detector import Detection, LandmarkDetector
 from focus_backend.landmarks.landmarks68 import Landmarks68
 from focus_backend.networks.frame import CropFrame
-from focus_backend.photo import Photo, PhotoLimits, crop_face, read_photo
+from focus_backend.photo import Photo, PhotoLimits, read_photo
 from train.data.photos import MaskFiles, SourcePhoto
 
 JPEG_QUALITY = 95
