@@ -1,10 +1,11 @@
-"""The server under load and under attack: `python -m benchmarks.serving load|overhead|memory|soak|faults [options]`.
+"""The server under load and under attack: `python -m benchmarks.serving load|overhead|memory|cancel|soak|faults [options]`.
 
 Each starts a `focus-backend serve` process of its own, files and keys in a temporary folder, and ends it; `--server` takes one that runs.
 
 * load: 1, 8 and 64 clients, each sending its next photo as soon as the last is answered, beside the library without a server.
 * overhead: the same photo through the library in this process and through a server with one worker, alternating.
 * memory: resident size and handles over many requests, with the slope of the second half.
+* cancel: how soon a worker is free when its request is given up in the middle. Exit status 1 beyond 200 ms.
 * soak: random clients, photos, cancels and kills; every request has to end, once. Exit status 1 where something was wrong.
 * faults: one after another, and what the faulty side and a well-behaved client saw. Exit status 1 where something was wrong.
 """
@@ -42,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     memory = commands.add_parser("memory", parents=[shared], help="over many requests")
     memory.add_argument("--requests", type=int, default=2000)
     memory.add_argument("--every", type=int, default=100, help="requests between samples")
+    cancel = commands.add_parser("cancel", parents=[shared], help="in the middle of the work")
+    cancel.add_argument("--times", type=int, default=40)
+    cancel.add_argument("--seed", type=int, default=0)
     soak = commands.add_parser("soak", parents=[shared], help="random work and harm for a long time")
     soak.add_argument("--minutes", type=float, default=30.0)
     soak.add_argument("--quiet", type=float, default=60.0, help="seconds of rest before memory is measured at the end")
@@ -56,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _server_options(options: argparse.Namespace) -> ServerOptions:
-    workers = options.workers or (1 if options.command == "overhead" else 2)
+    workers = options.workers or (1 if options.command in ("overhead", "cancel") else 2)
     # It goes on to processes whose working folder may be another.
     weights = str(Path(options.weights).resolve()) if options.weights and Path(options.weights).exists() else options.weights
     return ServerOptions(options.server, workers, options.method, weights, QUICK if options.quick else "")
@@ -85,6 +89,10 @@ def _run(options: argparse.Namespace, folder: Path) -> bool:
         from benchmarks.serving.memory import run_memory
 
         run_memory(server, _photo(options), options.requests, options.every, folder)
+    elif options.command == "cancel":
+        from benchmarks.serving.cancel import run_cancel
+
+        return run_cancel(server, _photo(options), options.times, options.seed, folder)
     elif options.command == "soak":
         from benchmarks.serving.soak import SoakOptions, run_soak
 
