@@ -15,7 +15,10 @@ Beat = Callable[[], None]
 
 @runtime_checkable
 class Progress(Protocol):
-    """Is told how far the work is, at least some ten times a second; what it raises ends the work."""
+    """Is told how far the work is; what it raises ends the work.
+
+    At least some ten times a second, but while a photo is decoded or a network runs.
+    """
 
     def __call__(self, stage: str, fraction: float, preview: Preview | None = None) -> None:
         """Takes note.

@@ -70,7 +70,7 @@ class TextReport:
         self._under_way[path] = 0.0
 
         def show(stage: str, fraction: float, preview: Preview | None = None) -> None:
-            # A server's answers come on another thread, and its word on a photo may come late.
+            # A word on a photo may come after its outcome.
             if path in self._under_way and self._bar is not None:
                 self._under_way[path] = min(max(fraction, 0.0), 1.0)
                 self._bar.update(self._task, description=f"{name}: {stage}", completed=self._completed())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -12,6 +13,7 @@ from focus_backend.errors import ConfigError, ServerError
 from focus_backend.serving.client import Client
 from focus_backend.serving.credentials import find_credentials
 from focus_backend.serving.ready import ReadyFile, live_servers, read_ready
+from focus_backend.serving.session import one_line
 from focus_backend.serving.wire import StatusReport, Welcome
 
 _LOOK_EVERY = 0.05
@@ -39,7 +41,7 @@ def show_status(server: str, key: Path | None, as_json: bool, prometheus: bool) 
         return
     lines = list(_lines(welcome, report))
     width = max(len(name) for name, _ in lines)
-    print("\n".join(f"{name:{width}}  {value}" for name, value in lines))
+    print("\n".join(f"{name:{width}}  {one_line(value)}" for name, value in lines))
 
 
 def stop_server(server: str, grace: float | None) -> None:
@@ -67,7 +69,8 @@ def stop_server(server: str, grace: float | None) -> None:
 def _process_at(server: str, address: str) -> ReadyFile | None:
     """The server's process; None where it cannot be known."""
     known = [ready for _, ready in live_servers()]
-    if Path(server).is_file():
+    # A key file tells no process; the server itself says that only its owner may end it.
+    with contextlib.suppress(ServerError):
         known.append(read_ready(Path(server)))
     return next((ready for ready in known if ready.address == address), None)
 

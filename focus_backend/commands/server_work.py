@@ -24,6 +24,7 @@ from focus_backend.photo import photo_name, read_photo_file
 from focus_backend.progress import Progress
 from focus_backend.serving import wire
 from focus_backend.serving.client import Client, PendingResult, ProgressCallback, ReconstructionResult
+from focus_backend.serving.session import one_line
 
 _PARTS = ("files",)
 _FIRST_PAUSE = 0.25
@@ -71,6 +72,7 @@ class ServerWork:
         self._patience = patience
         self._client: Client | None = None
         self._is_told_busy = False
+        self._most_faces = 0
         self.is_connected = False
         # Counts the connections that were lost: a photo of an older one is sent again, and not blamed for the loss.
         self.losses = 0
@@ -118,6 +120,7 @@ class ServerWork:
         except FocusError as error:
             raise BatchError(error) from error
         self.is_connected = True
+        self._most_faces = welcome.limits.faces
         self.window = max(1, min(2 * welcome.workers, welcome.limits.requests_in_flight))
 
     def _greet(self) -> wire.Welcome:
@@ -140,6 +143,12 @@ class ServerWork:
             self._note(f"{error.problem}; waiting until it takes more")
         self._is_told_busy = True
         time.sleep(seconds)
+
+    def note_cut(self, name: str, faces: int) -> None:
+        """Tell the user where the server's limit may have left faces out."""
+        wanted = self._options.faces
+        if faces == self._most_faces and (wanted is None or wanted > faces):
+            self._note(f"{name}: this server gives {faces} faces of a photo at most; smaller ones are left out")
 
     def answered(self) -> None:
         """The server has done something for us."""
@@ -198,8 +207,11 @@ class ServerPhoto:
         """
         result = self._result()
         self._work.answered()
+        if not result.message.faces:
+            raise ProtocolError(f"the server's answer for {self._name} has no faces", "use a client and a server of the same FOCUS version")
+        self._work.note_cut(self._name, len(result.message.faces))
         faces = [
-            ServerFace(face.index, tuple(face.warnings), _checked(dict(result.files(face.index)), self._name))
+            ServerFace(face.index, tuple(map(one_line, face.warnings)), _checked(dict(result.files(face.index)), self._name))
             for face in result.message.faces
         ]
         return PhotoResult(faces, hashlib.sha256(self._data).hexdigest(), result.message.seconds)
@@ -236,7 +248,7 @@ class ServerPhoto:
 
 def _is_loss(error: ServerError) -> bool:
     """Whether it says that there is no connection, or no server to connect to."""
-    return isinstance(error, ConnectionLostError) or type(error) is ServerError
+    return isinstance(error, ConnectionLostError) or (type(error) is ServerError and error.code == ServerError.code)
 
 
 def _checked(files: Mapping[str, bytes], name: str) -> Mapping[str, bytes]:

@@ -53,7 +53,7 @@ class AsyncPendingResult:
         """Waits for the end. `progress` is called, and awaited if it is a coroutine, in the task that waits here.
 
         Args:
-            timeout: seconds; the request goes on when they have passed, and when the waiting task is cancelled.
+            timeout: seconds; the request goes on when they have passed, and when the waiting task is cancelled except within `progress`.
 
         Raises:
             TimeoutError: it has not ended yet.

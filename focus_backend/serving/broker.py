@@ -32,6 +32,8 @@ __all__ = ["Broker", "ReplaceWorker", "Route", "ToClient", "ToWorker"]
 # For answers to messages whose own id cannot be read.
 UNKNOWN_ID = "unknown"
 _HEARTBEAT_SECONDS = 2.0
+# Of the bytes that the server holds, no client gets more than this part.
+_SHARES = 4
 # A server without a tick for so long stood still itself: it was stopped, or the machine slept.
 _STANDSTILL_SECONDS = 5.0
 
@@ -115,6 +117,10 @@ class Broker:
             if job.route == route:
                 self._workshop.drop(job)
         self._workshop.assign()
+
+    def undelivered(self, route: Route, message_id: str) -> None:
+        """Lets the client of a final answer that could not be sent ask for it again."""
+        self._workshop.book.forget(user_of(route), message_id)
 
     def _check_sender(self, route: Route, message: wire.Message) -> None:
         if route.endpoint == "owner":
@@ -204,6 +210,10 @@ class Broker:
             raise ProtocolError(f"the request has {size} bytes", f"send at most {limits.queue_bytes}")
         if book.count(party_of(route)) >= limits.requests_in_flight:
             raise BusyError(f"{limits.requests_in_flight} requests of yours are under way", "wait for one of them")
+        held = book.bytes_of(party_of(route))
+        # One large photo is always admitted.
+        if held and held + size > limits.queue_bytes // _SHARES:
+            raise BusyError(f"requests of yours with {held} bytes are under way", "wait for one of them")
         if self._workshop.schedule.is_full or book.total_bytes + size > limits.queue_bytes:
             raise BusyError(f"the server holds {len(book)} requests and takes no more", "try again later")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import zmq
@@ -16,6 +16,8 @@ _SECONDS_TO_READ = 30.0
 # What waits for one client; with more, or when it reads nothing for that time, it counts as gone.
 _MOST_MESSAGES = 1024
 _MOST_BYTES = 256 * 2**20
+# The same for all clients; beyond it whoever lets most wait has to go.
+_MOST_BYTES_IN_ALL = 2**30
 
 
 @dataclass
@@ -31,6 +33,7 @@ class ClientSender:
     Args:
         sockets: by number; a route names its own.
         gone: told of each client that cannot be reached any more.
+        undelivered: told of each message whose final answer never left.
         log: takes an event and its fields.
         clock: seconds.
     """
@@ -40,11 +43,13 @@ class ClientSender:
         sockets: Sequence[zmq.Socket],
         *,
         gone: Callable[[Route], None],
+        undelivered: Callable[[Route, str], None],
         log: Callable[..., None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sockets = sockets
         self._gone = gone
+        self._undelivered = undelivered
         self._log = log
         self._clock = clock
         self._backlogs: dict[tuple[int, bytes], _Backlog] = {}
@@ -68,6 +73,9 @@ class ClientSender:
         backlog.size += _size_of(message)
         if len(backlog.messages) > _MOST_MESSAGES or (backlog.size > _MOST_BYTES and len(backlog.messages) > 1):
             self._give_up(key, message.route)
+        elif sum(each.size for each in self._backlogs.values()) > _MOST_BYTES_IN_ALL:
+            largest = max(self._backlogs, key=lambda each: self._backlogs[each].size)
+            self._give_up(largest, self._backlogs[largest].messages[0].route)
 
     def retry(self) -> None:
         """Tries what waits again; to be called every few moments."""
@@ -91,13 +99,20 @@ class ClientSender:
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 self._log("answer-not-sent", level="error", problem=str(error))
-            self._backlogs.pop((message.route.number, message.route.identity), None)
+            backlog = self._backlogs.pop((message.route.number, message.route.identity), None)
+            self._drop([message, *(backlog.messages if backlog is not None else ())])
             self._gone(message.route)
         return True
+
+    def _drop(self, messages: Iterable[ToClient]) -> None:
+        for message in messages:
+            if message.is_final:
+                self._undelivered(message.route, message.message_id)
 
     def _give_up(self, key: tuple[int, bytes], route: Route) -> None:
         backlog = self._backlogs.pop(key)
         self._log("client-does-not-read", level="warning", user=route.user, answers=len(backlog.messages))
+        self._drop(backlog.messages)
         self._gone(route)
 
 

@@ -69,7 +69,7 @@ class ServerConfig(_Strict):
     # The server's own key and its clients'; None for the user's configuration folder.
     keys: Path | None = None
     # The server ends when this process does.
-    parent_pid: int | None = None
+    parent_pid: int | None = Field(default=None, ge=1)
     # 0: one on a GPU, on processors one for every two cores, at most four.
     workers: int = Field(default=0, ge=0, le=64)
     # Requests that go through the networks at once when several wait; 0: eight on a GPU, else one, for larger batches may

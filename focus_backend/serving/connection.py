@@ -203,14 +203,23 @@ class Connection:
         woken.setblocking(False)
         self._waker = waker
         self._thread = threading.Thread(target=self._run, args=(woken,), name="focus-client", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            # Threads are used up, or Python is about to end: nobody would ever answer.
+            self._thread = self._waker = None
+            self._inbox.clear()
+            waker.close()
+            woken.close()
+            raise
 
     def _wake(self) -> None:
-        if self._waker is not None:
+        waker = self._waker
+        if waker is not None:
             try:
-                self._waker.send(b"!")
-            except BlockingIOError:
-                # So many wakes wait already that one more changes nothing.
+                waker.send(b"!")
+            except OSError:
+                # So many wakes wait already that one more changes nothing, or the thread has just ended.
                 return
 
     def _run(self, woken: socket.socket) -> None:
@@ -233,17 +242,16 @@ class Connection:
         finally:
             self._drop_link(_LINGER_MILLISECONDS)
             context.term()
-            with self._lock:
-                waker, self._waker = self._waker, None
+            waker, self._waker = self._waker, None
             for end in (waker, woken):
                 if end is not None:
                     end.close()
 
     def _wait(self, woken: socket.socket) -> None:
         """Until there is something to do."""
-        with self._lock:
-            if self._inbox or self._is_closed:
-                return
+        # Without the lock: a signal handler that closes may hold it and wait for this thread.
+        if self._inbox or self._is_closed:
+            return
         seconds = self._session.seconds_to_tick() if self._session is not None else None
         if seconds is not None and self._link is not None and not self._link.is_established:
             seconds = min(seconds, _LOOK_AGAIN_SECONDS)

@@ -13,9 +13,13 @@ from focus_backend.serving.addresses import Address, parse_address
 from focus_backend.serving.authentication import OWNER, REMOTE, WORKER, protect
 from focus_backend.serving.config import ServerConfig
 from focus_backend.serving.keys import KeyFolder
+from focus_backend.serving.wire import ANSWER_LIMITS
 
-# Messages that wait in each direction for one client.
+# Messages of one client that wait to be looked at.
 _MOST_MESSAGES = 32
+# Answers are large; more of them wait where their bytes are counted.
+_MOST_ANSWERS = 8
+_HANDSHAKE_MILLISECONDS = 5000
 # Connections that the system accepted and ZeroMQ has not looked at yet.
 _BACKLOG = 1024
 _LOOPBACK = "tcp://127.0.0.1:0"
@@ -86,22 +90,25 @@ def bind_workers(context: zmq.Context[Any]) -> tuple[zmq.Socket[Any], str]:
     socket = context.socket(zmq.ROUTER)
     socket.set(zmq.ROUTER_MANDATORY, 1)
     socket.set(zmq.LINGER, 0)
+    # Any user of the machine can knock here.
+    socket.set(zmq.MAXMSGSIZE, ANSWER_LIMITS.frame_bytes)
+    socket.set(zmq.HANDSHAKE_IVL, _HANDSHAKE_MILLISECONDS)
     protect(socket, WORKER)
     return socket, _bind(socket, _LOOPBACK)
 
 
 def _guard(socket: zmq.Socket[Any], frame_bytes: int) -> None:
-    """Bounds what a client can make the server hold, and for how long."""
+    """Bounds each frame, and how long an unfinished handshake is held; ZeroMQ has no bound for the frames of one message."""
     options = {
         # A header may be larger than a photo where somebody wants small photos only. Encryption adds some bytes.
         zmq.MAXMSGSIZE: max(frame_bytes, 2**20) + 256,
         zmq.ROUTER_MANDATORY: 1,
-        zmq.SNDHWM: _MOST_MESSAGES,
+        zmq.SNDHWM: _MOST_ANSWERS,
         zmq.RCVHWM: _MOST_MESSAGES,
         zmq.HEARTBEAT_IVL: 3000,
         # A large photo on a slow line holds the heartbeats behind it back.
         zmq.HEARTBEAT_TIMEOUT: 60000,
-        zmq.HANDSHAKE_IVL: 5000,
+        zmq.HANDSHAKE_IVL: _HANDSHAKE_MILLISECONDS,
         zmq.BACKLOG: _BACKLOG,
         zmq.LINGER: 0,
     }

@@ -60,13 +60,13 @@ class Job:
 
 
 class Book:
-    """All jobs under way by number and by id. Of an answered one nothing is kept but its id, of the last 4,096."""
+    """All jobs under way by number and by id. Of an answered one nothing is kept but its id, of the last 4,096 of each user."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._by_number: dict[int, Job] = {}
         self._by_id: dict[tuple[User, str], Job] = {}
-        self._answered: OrderedDict[tuple[User, str], None] = OrderedDict()
+        self._answered: dict[User, OrderedDict[str, None]] = {}
         # Of all jobs under way.
         self.total_bytes = 0
 
@@ -97,13 +97,18 @@ class Book:
 
     def remember(self, user: User, message_id: str) -> None:
         """Notes that an id got its final answer."""
-        self._answered[user, message_id] = None
-        if len(self._answered) > REMEMBERED:
-            self._answered.popitem(last=False)
+        ids = self._answered.setdefault(user, OrderedDict())
+        ids[message_id] = None
+        if len(ids) > REMEMBERED:
+            ids.popitem(last=False)
+
+    def forget(self, user: User, message_id: str) -> None:
+        """Notes that an id's final answer could not be delivered: it may be asked for again."""
+        self._answered.get(user, OrderedDict()).pop(message_id, None)
 
     def was_answered(self, user: User, message_id: str) -> bool:
         """Whether an id had its final answer lately."""
-        return (user, message_id) in self._answered
+        return message_id in self._answered.get(user, ())
 
     def find(self, user: User, message_id: str) -> Job | None:
         """The job under way with a user's id."""
@@ -116,3 +121,7 @@ class Book:
     def count(self, party: Party) -> int:
         """How many jobs of a party are under way."""
         return sum(job.party == party for job in self._by_number.values())
+
+    def bytes_of(self, party: Party) -> int:
+        """Bytes of a party's jobs under way."""
+        return sum(job.size for job in self._by_number.values() if job.party == party)

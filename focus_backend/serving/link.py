@@ -30,7 +30,7 @@ class Link:
     Args:
         context: of the thread.
         credentials: of the server and for it.
-        timeout: seconds for the handshake, and without a heartbeat before the connection counts as broken.
+        timeout: seconds for the handshake, and as long without a heartbeat, at least 60 s, before the connection counts as broken.
 
     Raises:
         RefusedError: the keys are no keys.

@@ -28,11 +28,19 @@ class Route:
 
 @dataclass(frozen=True)
 class ToClient:
-    """A message to a client. Final ones may not be dropped when the client reads slowly, others may."""
+    """A message to a client.
+
+    Attributes:
+        route: to whom.
+        frames: of the message.
+        is_final: may not be dropped when the client reads slowly; others may.
+        message_id: whose final answer it is.
+    """
 
     route: Route
     frames: list[Any]
     is_final: bool
+    message_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,11 +75,11 @@ class Outbox:
 
     def answer(self, route: Route, message_id: str, body: Any, *, is_final: bool = True) -> None:
         """Sends a message of ours."""
-        self.forward(route, pack(Message(message_id, body)), is_final=is_final)
+        self.forward(route, message_id, pack(Message(message_id, body)), is_final=is_final)
 
-    def forward(self, route: Route, frames: Sequence[Any], *, is_final: bool) -> None:
+    def forward(self, route: Route, message_id: str, frames: Sequence[Any], *, is_final: bool) -> None:
         """Sends a worker's message as it is."""
-        self._actions.append(ToClient(route, list(frames), is_final))
+        self._actions.append(ToClient(route, list(frames), is_final, message_id))
 
     def tell(self, worker: int, *frames: Any) -> None:
         """Sends a message to a worker."""

@@ -35,6 +35,7 @@ class Parent:
             self._is_gone = not self._process.is_running() or self._process.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             self._is_gone = True
-        except psutil.AccessDenied:
+        except (psutil.AccessDenied, OSError):
+            # No handle is free to look with, perhaps: the next look tells.
             pass
         return self._is_gone

@@ -32,7 +32,7 @@ class Job:
 
 @runtime_checkable
 class Watch(Protocol):
-    """Is told how far a job is, at least some ten times a second."""
+    """Is told how far a job is, at least some ten times a second but while a photo is decoded or a network runs."""
 
     def __call__(self, stage: str, fraction: float, preview: Preview | None = None) -> None:
         """Takes note.

@@ -36,11 +36,11 @@ SOFTWARE = f"focus-backend {__version__}"
 _TICK_SECONDS = 0.05
 _RETRY_SECONDS = 0.005
 _MOST_AT_ONCE = 64
-_MOST_HANDLES = 65536
+_MOST_HANDLES, _FEWER_HANDLES = 65536, 10240
 _SECONDS_TO_FLUSH = 2.0
 # glibc's numbers for its settings, and how much freed memory it may keep.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 64 * 2**20
-# Under a name that a client chose another could get its answers later.
+# Under a name that a client chose another could get its answers later. One like ZeroMQ's own cannot be told apart, but has to be guessed.
 _GIVEN_BY_US = b"\0"
 _CHOSEN_IDENTITY = wire.Error("protocol", "the connection has an identity of its own", "leave the socket's ZMQ_ROUTING_ID empty")
 # After the second signal, for answers that are on their way.
@@ -111,7 +111,7 @@ class Server:
             self._workers = WorkerLink(*bind_workers(self._context), processes=processes, broker=self._broker, log=log)
             on_failure.pop_all()
         sockets = [endpoint.socket for endpoint in self._endpoints]
-        self._sender = ClientSender(sockets, gone=self._broker.client_gone, log=log)
+        self._sender = ClientSender(sockets, gone=self._broker.client_gone, undelivered=self._broker.undelivered, log=log)
         self._ready: tuple[Path, ReadyFile] | None = None
         self._signals_heeded = 0
         # When to end whatever is still under way.
@@ -131,7 +131,7 @@ class Server:
         while not self._is_over():
             # A socket does not tell when one client of many takes answers again.
             pause = _TICK_SECONDS if self._sender.is_empty else _RETRY_SECONDS
-            self._receive(dict(poller.poll(int(1000 * max(0.0, min(pause, ticked + _TICK_SECONDS - time.monotonic()))))))
+            self._receive(dict(poller.poll(1 + int(1000 * max(0.0, min(pause, ticked + _TICK_SECONDS - time.monotonic()))))))
             if time.monotonic() - ticked >= _TICK_SECONDS:
                 ticked = time.monotonic()
                 self._look_around(signals)
@@ -265,6 +265,10 @@ def _raise_handle_limit() -> None:
         return
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+        return
+    with contextlib.suppress(OSError, ValueError):
+        # macOS admits less than it says.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, min(wanted, _FEWER_HANDLES)), most))
 
 
 def _keep_freed_memory() -> None:

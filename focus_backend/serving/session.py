@@ -28,8 +28,6 @@ from focus_backend.serving import wire
 Frames = list[bytes | memoryview]
 # While something is under way, the server is asked so often whether it lives.
 PING_SECONDS = 2.0
-# Work of a server that has published no limits yet; it is told as soon as it has.
-_DEADLINE_SECONDS = 600.0
 # What a server calls a request whose id it could not read.
 _NO_ID = "unknown"
 _FINAL = {
@@ -75,12 +73,20 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
+def one_line(text: str) -> str:
+    """A server's text, fit for a terminal: one line, no control characters, no halves of surrogates."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
 def error_of(answer: wire.Error) -> FocusError:
-    """The error of ours that carries the answer's code; `ServerError` for a code that is not known."""
+    """The error of ours that carries the answer's code; for a code that is not known a `ServerError` with that code."""
+    problem, remedy = one_line(answer.problem), one_line(answer.remedy)
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, FocusError) and vars(kind).get("code") == answer.code:
-            return kind(answer.problem, answer.remedy)
-    return ServerError(answer.problem, answer.remedy)
+            return kind(problem, remedy)
+    error = ServerError(problem, remedy)
+    error.code = one_line(answer.code)
+    return error
 
 
 def renewed(error: FocusError) -> FocusError:
@@ -212,13 +218,14 @@ class Session:
                 body = dataclasses.replace(body, preview_side=min(body.preview_side, limits.preview_side))
             frames = wire.pack(wire.Message(request_id, body, arrays, self._secret))
             check_sizes(frames, limits)
-        except (FocusError, ValueError, TypeError) as error:
+            expires = self._clock() + self._timeout + _answer_seconds(body, limits)
+        except Exception as error:  # a caller's wrong types may raise anything, and must not cost the other requests
             del self._pending[request_id]
             shown = error if isinstance(error, FocusError) else ProtocolError(f"the request cannot be sent: {error}", "check its options")
             self._finish(request_id, shown)
             return
         pending.arrays = None
-        pending.expires = self._clock() + self._timeout + _answer_seconds(body, limits)
+        pending.expires = expires
         self._outgoing.append(frames)
 
     def _greeted(self, message: wire.Message) -> None:
@@ -277,7 +284,8 @@ class Session:
         """After a sleep of the machine the silence was ours: the server gets its time again."""
         if seconds <= 2 * PING_SECONDS + self._timeout / 4:
             return
-        self._heard += seconds
+        # What came at waking was heard now, and nothing is heard later than that.
+        self._heard = min(self._clock(), self._heard + seconds)
         for pending in self._pending.values():
             if pending.expires is not None:
                 pending.expires += seconds
@@ -302,8 +310,6 @@ def _answer_seconds(body: Any, limits: wire.Limits) -> float:
     """How long the server itself may take for an answer."""
     if isinstance(body, wire.Reconstruct):
         return min(limits.deadline_seconds, body.deadline_seconds or limits.deadline_seconds)
-    if isinstance(body, wire.Shutdown):
-        return _DEADLINE_SECONDS if body.grace_seconds is None else body.grace_seconds
     return 0.0
 
 

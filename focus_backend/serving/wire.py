@@ -309,7 +309,7 @@ class Welcome:
 
 @dataclass(frozen=True)
 class Accepted:
-    """The request waits. Sent again when its place has changed, or when it was sent twice.
+    """The request waits. Sent again every 2 s while it waits, and when it was sent twice.
 
     Attributes:
         ahead: how many requests will be started before it; 0 when it is next or was started.

@@ -32,7 +32,7 @@ class Order:
 
     Attributes:
         number: of the job.
-        frames: the client's own.
+        frames: the header as the server wrote it, and the client's array.
         is_cancelled: set when it was given up.
     """
 

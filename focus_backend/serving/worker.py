@@ -113,10 +113,12 @@ class Computing(threading.Thread):
             self._outbox.put(work.failed_frames(failure))
             self._outbox.put(_END)
             return
-        while self._run_batch(pipeline):
-            continue
-        # After such an error a GPU refuses everything until the process is a new one.
-        self._outbox.put(_END)
+        try:
+            while self._run_batch(pipeline):
+                continue
+        finally:
+            # After some errors a GPU, or this thread, does no more until the process is a new one.
+            self._outbox.put(_END)
 
     def _run_batch(self, pipeline: Pipeline) -> bool:
         """Whether the next one may follow. A function of its own, so that nothing is kept of a photo while none waits."""
@@ -217,8 +219,9 @@ def _first_line() -> bytes:
 def main() -> None:
     """The process."""
     # Ctrl-C and a service's stop reach the whole group; the server decides what they mean.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     assignment = Assignment.read(_first_line())
     threading.Thread(target=_end_with_server, name="server-watch", daemon=True).start()
     Worker(assignment).run()

@@ -67,11 +67,12 @@ class WorkerLink:
 
     def watch(self) -> None:
         """Tells the broker who died, and starts successors when it is time."""
+        # Before deaths are told: what is still on its way to a dead worker must not reach its successor.
+        self._start_due()
         for number, reason in self._processes.lost():
             self._log("worker-lost", level="warning", worker=number, reason=reason)
             self._broker.worker_lost(number, reason)
             self._due[number] = self._clock() + self._broker.restart_delay(number)
-        self._start_due()
 
     def send(self, order: ToWorker) -> None:
         """Sends a message of the broker."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -19,6 +20,8 @@ from focus_backend.serving.config import ServerConfig
 # The worker sees the modules its server sees, and none that lie in the folder it happens to run in.
 _START = "import sys; sys.path[:] = sys.argv[1:]; from focus_backend.serving.worker import main; main()"
 _LONGEST_LINE = 2000
+# On Linux, on Linux under Windows, and on Windows.
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "C:\\Windows\\System32\\nvcuda.dll")
 # A worker without work ends in far less; one that does not is killed.
 _SECONDS_TO_END = 1.0
 _SECONDS_TO_DIE = 5.0
@@ -52,9 +55,6 @@ class WorkerProcesses:
         self._log = log
         self._workers: dict[int, _Worker] = {}
         self._serial = itertools.count(1)
-
-    def __contains__(self, number: int) -> bool:
-        return number in self._workers
 
     def tokens(self) -> Mapping[int, bytes]:
         """What the workers prove themselves with."""
@@ -90,7 +90,14 @@ class WorkerProcesses:
         assert process.stdout is not None
         # A pipe that nobody reads would stop the worker once it is full.
         worker.output = threading.Thread(target=self._log_output, args=(number, process.stdout), name=f"worker-{number}", daemon=True)
-        worker.output.start()
+        try:
+            worker.output.start()
+        except RuntimeError as error:
+            process.kill()
+            process.wait()
+            worker.output = None
+            _close(self._workers.pop(number))
+            raise OSError(errno.EAGAIN, "no thread can be started") from error
         order: dict[str, Any] = {"address": address, "token": token.decode("ascii"), "number": number, "identity": identity}
         order |= {"pipeline": self._pipeline, "config": self._config.model_dump(mode="json")}
         try:
@@ -185,7 +192,7 @@ def _may_use_gpu(device: str) -> bool:
     """Whether workers would share a GPU. Found out without torch, which would take the server's front seconds to load."""
     if device != "auto":
         return not device.startswith("cpu")
-    return os.path.exists("/dev/nvidiactl") and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1")
+    return any(map(os.path.exists, _GPU_DRIVERS)) and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1")
 
 
 def _cores() -> int:

@@ -16,8 +16,8 @@ from focus_backend.serving.schedule import Schedule
 
 # A request is given to workers so often before their deaths are held to be its fault.
 _MOST_TRIES = 2
-# A worker that still works on something given up after that time is replaced.
-_GIVE_UP_SECONDS = 2.0
+# A worker that still works on something given up after that time is replaced. Reading the largest photo takes some 3 s in one go.
+_GIVE_UP_SECONDS = 5.0
 # A worker that tells nothing for so long has hung as a whole; it should send a beat every second.
 _SILENCE_SECONDS = 30.0
 # Loading may include compiling and reading from a slow disk.
@@ -158,7 +158,7 @@ class Workshop:
             raise ValueError("a worker sent a message of no known kind")
 
     def _note_load_failure(self, worker: Worker, told: dict[str, Any]) -> None:
-        self._log("worker-failed", worker=worker.number)
+        self._log("worker-failed", worker=worker.number, problem=str(told["problem"]))
         if not self.roster.was_ever_ready and self.load_failure is None:
             self.load_failure = wire.Error(str(told["code"]), str(told["problem"]), str(told.get("remedy", "")))
 
@@ -172,7 +172,7 @@ class Workshop:
             return
         job.stage, job.fraction = progress.stage, progress.fraction
         if job.request.progress:
-            self._outbox.forward(job.route, frames, is_final=False)
+            self._outbox.forward(job.route, job.message_id, frames, is_final=False)
 
     def _end(self, worker: Worker, kind: bytes, number: int, frames: Sequence[Any]) -> None:
         """A worker has ended a job; its client gets the answer, unless it had one already."""
@@ -189,7 +189,7 @@ class Workshop:
             latency, work = self._clock() - job.arrived, self._clock() - job.started
             self._metrics.answered(latency, work)
             self._log("answered", job=number, worker=worker.number, seconds=latency, work=work)
-            self._outbox.forward(job.route, frames, is_final=True)
+            self._outbox.forward(job.route, job.message_id, frames, is_final=True)
             self._let_go(job, is_answered=True)
 
     def worker_lost(self, number: int) -> None:
@@ -203,7 +203,7 @@ class Workshop:
         jobs = self._wanted(worker.note_lost())
         if not self.is_closing:
             self._metrics.restarted()
-        self._log("worker-lost", worker=number, jobs=len(jobs), delay=worker.restart_delay)
+        self._log("requests-lost", worker=number, jobs=len(jobs), delay=worker.restart_delay)
         self._try_again(jobs)
 
     def _note_early_death(self, worker: Worker) -> None:

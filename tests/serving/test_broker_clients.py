@@ -283,6 +283,36 @@ def test_bytes_of_all_requests_are_bounded() -> None:
     assert desk.last(owner("c"), "c2").kind == "accepted"
 
 
+def test_large_photos_of_one_client_leave_room_for_others() -> None:
+    desk = Desk(queue_bytes=400_000)
+    photo = {"photo": wire.Array.of(bytes(40_000))}
+    for name in ("a1", "a2", "a3"):
+        desk.ask(owner("a"), name, photo)
+    assert [desk.last(owner("a"), name).kind for name in ("a1", "a2")] == ["accepted", "accepted"]
+    assert desk.code(owner("a"), "a3") == "busy"
+    desk.ask(owner("b"), "b1", {"photo": wire.Array.of(bytes(150_000))})
+    assert desk.last(owner("b"), "b1").kind == "accepted"
+
+
+def test_one_user_cannot_make_the_server_forget_what_it_answered_another() -> None:
+    desk = Desk()
+    desk.ask(remote("anna"), "r1")
+    desk.finish(0, desk.job())
+    for number in range(5000):
+        desk.ask(remote("bert"), f"bad{number}", {})
+    desk.ask(remote("anna"), "r1")
+    assert desk.code(remote("anna"), "r1") == "duplicate"
+
+
+def test_an_answer_that_never_left_may_be_asked_for_again() -> None:
+    desk = Desk()
+    desk.ask(owner("a"), "r1")
+    desk.finish(0, desk.job())
+    desk.broker.undelivered(owner("a"), "r1")
+    desk.ask(owner("b"), "r1")
+    assert desk.last(owner("b"), "r1").kind == "accepted"
+
+
 def test_cancel_answers_at_once_and_tells_the_worker() -> None:
     desk = Desk()
     desk.ask(owner(), "r1")

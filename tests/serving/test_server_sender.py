@@ -30,14 +30,21 @@ class _Ends:
         self.now = 0.0
         self.gone: list[Route] = []
         self.logged: list[str] = []
-        self.sender = ClientSender([self.front], gone=self.gone.append, log=self._log, clock=lambda: self.now)
+        self.undelivered: list[str] = []
+        self.sender = ClientSender(
+            [self.front],
+            gone=self.gone.append,
+            undelivered=lambda _route, message_id: self.undelivered.append(message_id),
+            log=self._log,
+            clock=lambda: self.now,
+        )
 
     def _log(self, event: str, **_fields: object) -> None:
         self.logged.append(event)
 
     def message(self, text: bytes, *, is_final: bool = True) -> ToClient:
         # So large that the system's own buffers hold few of them.
-        return ToClient(self.route, [text.ljust(2_000_000)], is_final)
+        return ToClient(self.route, [text.ljust(2_000_000)], is_final, text.decode())
 
     def fill(self) -> int:
         """Sends until answers wait; how many were sent."""
@@ -80,6 +87,8 @@ def test_who_reads_nothing_for_long_is_given_up(ends):
     assert ends.gone == [ends.route]
     assert ends.logged == ["client-does-not-read"]
     assert ends.sender.is_empty
+    # Whoever asks again must not hear that it was answered.
+    assert ends.undelivered
 
 
 def test_who_lets_too_much_wait_is_given_up(ends):
@@ -92,8 +101,9 @@ def test_who_lets_too_much_wait_is_given_up(ends):
 
 
 def test_who_has_gone_is_told_of(ends):
-    ends.sender.send(ToClient(Route("owner", b"\0nobody", "owner", 0), [b"answer"], True))
+    ends.sender.send(ToClient(Route("owner", b"\0nobody", "owner", 0), [b"answer"], True, "r1"))
     assert [route.identity for route in ends.gone] == [b"\0nobody"]
+    assert ends.undelivered == ["r1"]
     ends.fill()
     ends.client.close()
     latest = time.monotonic() + 30

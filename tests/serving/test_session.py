@@ -326,3 +326,39 @@ def test_events_do_not_share_memory_with_what_is_sent_later():
     bench.session.receive(frames)
     message = bench.outcomes()["a"]
     assert message.arrays["face0/neutral"].data.obj is data
+
+
+@pytest.mark.parametrize(("field", "value"), [("options", None), ("deadline_seconds", "5"), ("parts", {1}), ("preview_side", None)])
+def test_a_caller_s_wrong_types_cost_no_other_request(field, value):
+    body = wire.Reconstruct()
+    # Past the checks that only tests have.
+    object.__setattr__(body, field, value)
+    bench = Bench().greet()
+    bench.session.submit("good", wire.Reconstruct(), PHOTO)
+    bench.session.submit("bad", body, PHOTO)
+    bench.answer("good", result())
+    ended = {event.id: event.outcome for event in bench.session.take_events() if isinstance(event, Finished)}
+    assert isinstance(ended["good"], wire.Message)
+    assert isinstance(ended["bad"], FocusError)
+    assert bench.session.failure is None
+
+
+def test_after_a_standstill_a_silent_server_is_noticed_as_soon_as_ever():
+    bench = Bench().greet()
+    bench.session.submit("r1", wire.Reconstruct(), PHOTO)
+    bench.now += 3600
+    bench.answer("r1", wire.Accepted(0))
+    bench.session.tick()
+    bench.wait(12)
+    assert isinstance(bench.session.failure, ConnectionLostError)
+
+
+def test_a_server_s_words_are_fit_for_a_terminal():
+    error = error_of(wire.Error("photo", "bad\x1b]0;title\x07\nerror: forged", "\ud83d"))
+    assert error.problem == "bad?]0;title? error: forged"
+    assert error.remedy == "?"
+
+
+def test_an_unknown_code_is_kept():
+    error = error_of(wire.Error("tired", "no", ""))
+    assert (type(error), error.code, ServerError.code) == (ServerError, "tired", "server")
