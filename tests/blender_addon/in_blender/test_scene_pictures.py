@@ -1,0 +1,164 @@
+"""Material, images and world, read back from Blender."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import bpy
+import numpy as np
+import pytest
+
+from blender_addon.head import PhotoPlan
+from blender_addon.options import SceneOptions
+from blender_addon.planning.plan import plan_photo
+from blender_addon.scene import images
+from blender_addon.scene.appearance import show_texture, texture_of, textures_of
+from blender_addon.scene.build import build_photo
+from blender_addon.scene.find import material_of
+from blender_addon.scene.material import ALBEDO_NODE, MASK_NODE, PHOTO_NODE, image_node, principled_node
+from blender_addon.scene.world import light_node, world_of
+
+PHOTO = Path(__file__).resolve().parents[3] / "docs" / "demo" / "astronaut.jpg"
+
+
+@pytest.fixture(autouse=True)
+def empty_file() -> None:
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+
+
+@pytest.fixture
+def plan(sample: Callable) -> PhotoPlan:
+    return plan_photo(*sample("astronaut"), PHOTO, SceneOptions())
+
+
+@pytest.fixture
+def head(plan: PhotoPlan) -> bpy.types.Object:
+    (block,) = build_photo(plan, SceneOptions(), bpy.context.scene)
+    return block
+
+
+@pytest.mark.parametrize(
+    ("node", "array", "colour_space"),
+    [(PHOTO_NODE, "texture", "sRGB"), (ALBEDO_NODE, "albedo", "sRGB"), (MASK_NODE, "outlier_mask", "Non-Color")],
+)
+def test_packed_pictures_decode_to_their_pixels(head: bpy.types.Object, sample: Callable, node: str, array: str, colour_space: str) -> None:
+    image = image_node(material_of(head), node).image
+    assert image.packed_file is not None
+    assert image.source == "FILE"
+    assert image.colorspace_settings.name == colour_space
+    sent = sample("astronaut")[1][f"face0/{array}"]
+    expected = np.frombuffer(sent.data, np.uint8).reshape(sent.shape)[::-1]
+    shown = np.rint(np.array(image.pixels).reshape(*sent.shape[:2], 4) * 255)
+    np.testing.assert_array_equal(shown[..., :3], expected if expected.ndim == 3 else expected[..., None].repeat(3, -1))
+    assert shown[..., 3].min() == 255
+
+
+def test_one_texture_at_a_time_is_linked_straight_to_base_color(head: bpy.types.Object) -> None:
+    for which, node in (("photo", PHOTO_NODE), ("albedo", ALBEDO_NODE), ("photo", PHOTO_NODE)):
+        show_texture(head, which)
+        links = principled_node(material_of(head)).inputs["Base Color"].links
+        assert [link.from_node.name for link in links] == [node]
+        assert texture_of(head) == which
+        assert material_of(head).node_tree.nodes.active.name == node
+
+
+@pytest.mark.parametrize(("use_photo_texture", "shown"), [(True, "photo"), (False, "albedo")])
+def test_the_option_says_which_texture_is_shown(plan: PhotoPlan, use_photo_texture: bool, shown: str) -> None:
+    (head,) = build_photo(plan, SceneOptions(use_photo_texture=use_photo_texture), bpy.context.scene)
+    assert texture_of(head) == shown
+    assert textures_of(head) == ("photo", "albedo")
+
+
+def test_a_texture_that_was_not_asked_for_is_not_there(plan: PhotoPlan) -> None:
+    only = dataclasses.replace(plan, heads=(dataclasses.replace(plan.heads[0], texture=None),))
+    (head,) = build_photo(only, SceneOptions(), bpy.context.scene)
+    assert textures_of(head) == ("albedo",)
+    assert texture_of(head) == "albedo"
+    show_texture(head, "photo")
+    assert texture_of(head) == "albedo"
+
+
+def test_the_skin_is_rough_scatters_a_little_and_reaches_the_output(head: bpy.types.Object) -> None:
+    skin = principled_node(material_of(head))
+    values = {name: skin.inputs[name].default_value for name in ("Roughness", "Subsurface Weight", "IOR", "Subsurface Scale")}
+    assert values == pytest.approx({"Roughness": 0.5, "Subsurface Weight": 0.1, "IOR": 1.4, "Subsurface Scale": 0.00367})
+    output = material_of(head).node_tree.get_output_node("ALL")
+    assert output.inputs["Surface"].links[0].from_node == skin
+    assert [slot.material for slot in head.material_slots] == [material_of(head)]
+
+
+def test_scattering_grows_with_the_units_also_a_users_own(sample: Callable, head: bpy.types.Object) -> None:
+    principled_node(material_of(head)).inputs["Subsurface Scale"].default_value = 0.01
+    options = SceneOptions(unit_scale=10.0)
+    (again,) = build_photo(plan_photo(*sample("astronaut"), PHOTO, options), options, bpy.context.scene)
+    assert principled_node(material_of(again)).inputs["Subsurface Scale"].default_value == pytest.approx(0.1)
+
+
+def test_nothing_of_ours_is_lost_when_the_file_is_saved(head: bpy.types.Object, tmp_path: Path) -> None:
+    before = {image.name: tuple(image.size) for image in bpy.data.images}
+    bpy.context.scene.world = None
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "saved.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "saved.blend"))
+    opened = bpy.data.objects["astronaut"]
+    assert {image.name: tuple(image.size) for image in bpy.data.images} == before
+    assert np.array(image_node(material_of(opened), MASK_NODE).image.pixels).max() == 1.0
+    assert np.array(light_node(world_of(opened)).image.pixels).max() > 0.1
+
+
+def test_the_world_shows_the_planned_radiance(head: bpy.types.Object, plan: PhotoPlan) -> None:
+    image = light_node(world_of(head)).image
+    planned = plan.heads[0].environment
+    pixels = np.array(image.pixels).reshape(*planned.shape[:2], 4)
+    np.testing.assert_allclose(pixels[..., :3], planned, rtol=1e-3, atol=1e-4)
+    assert image.is_float
+    assert image.colorspace_settings.name in {"Linear Rec.709", "Non-Color"}
+    assert bpy.context.scene.world == world_of(head)
+    surface = world_of(head).node_tree.get_output_node("ALL").inputs["Surface"].links[0].from_node
+    assert surface.inputs["Color"].links[0].from_node == light_node(world_of(head))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", [(1.0, 0.2, 0.1), (-0.3, -1.0, 0.4), (0.1, 0.3, -1.0), (-1.0, 0.1, 0.2)])
+def test_cycles_sees_the_planned_radiance_in_its_direction(
+    head: bpy.types.Object, plan: PhotoPlan, direction: tuple[float, float, float], tmp_path: Path
+) -> None:
+    planned = plan.heads[0].environment
+    azimuth, elevation = math.atan2(direction[1], direction[0]), math.asin(direction[2] / math.dist(direction, (0, 0, 0)))
+    row = int((elevation / math.pi + 0.5) * planned.shape[0])
+    column = int((0.5 - azimuth / (2 * math.pi)) * planned.shape[1])
+    np.testing.assert_allclose(_rendered_world(direction, tmp_path), planned[row, column], rtol=0.15, atol=0.02)
+
+
+def test_a_colour_configuration_with_other_names_does_not_hinder() -> None:
+    image = bpy.data.images.new("any", 1, 1)
+    images.set_colour_space(image, ("No such space", "Non-Color"))
+    assert image.colorspace_settings.name == "Non-Color"
+    images.set_colour_space(image, ("No such space",))
+    assert image.colorspace_settings.name == "Non-Color"
+
+
+def _rendered_world(direction: tuple[float, float, float], folder: Path) -> np.ndarray:
+    """Linear radiance that a narrow camera sees there."""
+    from mathutils import Vector
+
+    scene = bpy.context.scene
+    for block in list(scene.objects):
+        block.hide_render = True
+    camera = bpy.data.objects.new("probe", bpy.data.cameras.new("probe"))
+    scene.collection.objects.link(camera)
+    camera.data.lens = 1000.0
+    camera.rotation_mode = "QUATERNION"
+    camera.rotation_quaternion = Vector(direction).to_track_quat("-Z", "Y")
+    scene.camera = camera
+    scene.render.engine = "CYCLES"
+    scene.cycles.samples = 1
+    scene.cycles.use_denoising = False
+    scene.render.resolution_x = scene.render.resolution_y = 4
+    scene.render.image_settings.file_format = "OPEN_EXR"
+    scene.render.filepath = str(folder / "probe.exr")
+    bpy.ops.render.render(write_still=True)
+    seen = bpy.data.images.load(scene.render.filepath)
+    return np.array(seen.pixels).reshape(-1, 4)[:, :3].mean(0)

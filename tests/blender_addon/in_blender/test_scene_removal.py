@@ -1,0 +1,154 @@
+"""Removing heads: nothing of ours stays, nothing of the user's goes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import bpy
+import pytest
+
+from blender_addon.head import PhotoPlan
+from blender_addon.options import SceneOptions
+from blender_addon.planning.plan import plan_photo
+from blender_addon.scene.appearance import look_through
+from blender_addon.scene.build import build_photo
+from blender_addon.scene.find import camera_of, collection_of, heads, material_of, remove_head
+from blender_addon.scene.world import world_of
+
+
+@pytest.fixture(autouse=True)
+def fresh_file() -> None:
+    bpy.ops.wm.read_factory_settings()
+
+
+@pytest.fixture
+def plan(sample: Callable) -> PhotoPlan:
+    return _planned(sample, "astronaut")
+
+
+@pytest.fixture
+def group(sample: Callable) -> PhotoPlan:
+    return _planned(sample, "group")
+
+
+def test_nothing_of_ours_stays(plan: PhotoPlan) -> None:
+    before, world = _all_names(), bpy.context.scene.world
+    (head,) = _build(plan)
+    assert _all_names() != before
+    remove_head(head)
+    assert _all_names() == before
+    assert bpy.context.scene.world == world
+
+
+def test_removing_every_face_of_a_group_leaves_nothing(group: PhotoPlan) -> None:
+    before = _all_names()
+    for name in [head.name for head in _build(group)]:
+        remove_head(bpy.data.objects[name])
+    assert _all_names() == before
+
+
+def test_other_heads_keep_what_is_theirs(group: PhotoPlan) -> None:
+    built = _build(group)
+    remove_head(built[0])
+    rest = heads(bpy.context.scene)
+    assert len(rest) == 5
+    for head in rest:
+        assert camera_of(head).data.background_images[0].image is not None
+        assert material_of(head) is not None
+        assert world_of(head) is not None
+
+
+def test_the_scene_gets_its_own_world_back_over_several_heads(plan: PhotoPlan, group: PhotoPlan) -> None:
+    world = bpy.context.scene.world
+    (head,) = _build(plan)
+    name = head.name
+    others = [other.name for other in _build(group)]
+    look_through(bpy.data.objects[others[3]], bpy.context.scene)
+    remove_head(bpy.data.objects[name])
+    for other in others:
+        remove_head(bpy.data.objects[other])
+    assert bpy.context.scene.world == world
+
+
+def test_the_users_world_is_not_lost_with_the_file(plan: PhotoPlan, tmp_path: Path) -> None:
+    _build(plan)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "saved.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "saved.blend"))
+    assert "World" in bpy.data.worlds
+
+
+def test_what_the_user_hung_on_the_head_stays_in_place(plan: PhotoPlan) -> None:
+    (head,) = _build(plan)
+    head.location = (1, 2, 3)
+    glasses = bpy.data.objects["Cube"]
+    glasses.parent, glasses.location = head, (0, 0, 1)
+    bpy.context.view_layer.update()
+    place = glasses.matrix_world.copy()
+    collection_of(head).objects.link(glasses)
+    remove_head(head)
+    bpy.context.view_layer.update()
+    assert glasses.parent is None
+    assert glasses.matrix_world == place
+    assert "FOCUS astronaut" in bpy.data.collections
+
+
+def test_what_the_user_uses_elsewhere_stays(plan: PhotoPlan) -> None:
+    (head,) = _build(plan)
+    material = material_of(head)
+    bpy.data.objects["Cube"].data.materials.append(material)
+    names = [image.name for image in bpy.data.images if image.name.startswith("astronaut") and "o" in image.name]
+    kept = bpy.data.images[next(name for name in names if "overlay" in name)]
+    kept.use_fake_user = False
+    bpy.data.textures.new("mine", "IMAGE").image = kept
+    remove_head(head)
+    assert material.node_tree is not None
+    assert kept.size[0] == 512
+    assert "astronaut texture" in bpy.data.images
+
+
+def test_a_photo_that_the_user_had_loaded_stays(plan: PhotoPlan) -> None:
+    path = Path(__file__).resolve().parents[3] / "docs" / "demo" / "astronaut.jpg"
+    own = bpy.data.images.load(str(path))
+    photo = dataclasses.replace(plan.heads[0].photo, path=str(path), png=b"")
+    (head,) = _build(dataclasses.replace(plan, heads=(dataclasses.replace(plan.heads[0], photo=photo),)))
+    remove_head(head)
+    assert own.size[0] == 512
+
+
+def test_a_duplicate_can_go_alone(plan: PhotoPlan) -> None:
+    (head,) = _build(plan)
+    copy = head.copy()
+    copy.data = head.data.copy()
+    collection_of(head).objects.link(copy)
+    remove_head(copy)
+    assert camera_of(head) is not None
+    assert world_of(head) == bpy.context.scene.world
+    assert material_of(head) is not None
+
+
+def test_undo_brings_a_removed_head_back(plan: PhotoPlan) -> None:
+    _build(plan)
+    bpy.ops.ed.undo_push(message="head")
+    remove_head(heads(bpy.context.scene)[0])
+    bpy.ops.ed.undo_push(message="removed")
+    bpy.ops.ed.undo()
+    (head,) = heads(bpy.context.scene)
+    assert camera_of(head) is not None
+    assert bpy.context.scene.world == world_of(head)
+
+
+@functools.cache
+def _planned(sample: Callable, name: str) -> PhotoPlan:
+    return plan_photo(*sample(name), Path(f"/photos/{name}.jpg"), SceneOptions())
+
+
+def _build(plan: PhotoPlan) -> list[bpy.types.Object]:
+    return list(build_photo(plan, SceneOptions(), bpy.context.scene))
+
+
+def _all_names() -> dict[str, list[str]]:
+    kinds = ("objects", "meshes", "shape_keys", "materials", "images", "cameras", "worlds", "collections")
+    return {kind: [block.name for block in getattr(bpy.data, kind) if block.name != "Render Result"] for kind in kinds}
