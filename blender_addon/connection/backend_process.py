@@ -171,8 +171,9 @@ class BackendProcess:
 
     def _working_folder(self) -> Path:
         """Not the folder that Blender was started in: a drive could not be taken out, a folder not removed."""
-        home = Path(os.path.expanduser("~"))
-        return home if home.is_dir() else self._folder
+        home = os.path.expanduser("~")
+        # Unlike `Path.is_dir` it raises nothing.
+        return Path(home) if os.path.isdir(home) else self._folder
 
 
 def _check_executable(path: Path) -> None:

@@ -80,13 +80,17 @@ class Channel:
         """What came since the last call, oldest first; of progress the newest only."""
         return self._events.take()
 
-    def close(self) -> None:
-        """Gives up what is under way, here and at the backend, and ends the connection; takes 0.5 s at most. May be called twice."""
+    def close(self, *, is_awaited: bool = True) -> None:
+        """Gives up what is under way, here and at the backend, and ends the connection. May be called twice.
+
+        Args:
+            is_awaited: whether to wait until it has ended, 0.5 s at most.
+        """
         with self._lock:
             self._is_closing = True
             self._end = self._end or _CLOSED
             self._wake()
-        if self._thread is not threading.current_thread():
+        if is_awaited and self._thread is not threading.current_thread():
             self._thread.join(_SECONDS_TO_CLOSE)
 
     def _started(self) -> tuple[socket.socket, threading.Thread]:

@@ -209,7 +209,8 @@ def _live() -> list[_Ready]:
 
 
 def _ready_files(folder: Path) -> Iterator[_Ready]:
-    if not folder.is_dir():
+    # Unlike `Path.is_dir` it raises nothing, such as about a cache folder that became the administrator's.
+    if not os.path.isdir(folder):
         return
     try:
         check_private_folder(folder)

@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +19,8 @@ _VENV_NAMES = (".venv", "venv", "env")
 # Folders in the user's home that hold environments side by side.
 _VENV_COLLECTIONS = (".virtualenvs", ".venvs", "venvs", "envs", "virtualenvs", ".pyenv/versions", ".local/share/virtualenvs")
 _CONDA_NAMES = ("miniconda3", "anaconda3", "miniforge3", "mambaforge", "micromamba", "miniconda", "anaconda", ".conda", ".mamba")
-# macOS asks the user before a program may look into these.
-_GUARDED = {"Desktop", "Documents", "Downloads", "Library", "Movies", "Music", "Pictures", "Public"} if sys.platform == "darwin" else set()
+# Web pages put files into these, and macOS asks the user before a program may look into them.
+_GUARDED = {"Desktop", "Documents", "Downloads", "Library", "Movies", "Music", "Pictures", "Public"}
 # A home with more folders than that is not searched to its end.
 _MOST_FOLDERS = 400
 
@@ -41,10 +41,8 @@ def find_backend(preferred: str = "") -> Path | None:
     found = _in_place(chosen) if chosen else None
     if found is not None:
         return found
-    on_path = shutil.which(_NAME)
-    if on_path is not None:
-        return Path(on_path).absolute()
-    return next((program for folder in _common_folders() if (program := _program_in(folder)) is not None), None)
+    folders = itertools.chain(_folders_on_path(), _common_folders())
+    return next((program for folder in folders if (program := _program_in(folder)) is not None), None)
 
 
 def _in_place(text: str) -> Path | None:
@@ -80,6 +78,14 @@ def _can_run(path: Path) -> bool:
         return False
 
 
+def _folders_on_path() -> Iterator[Path]:
+    """Never the folder that Blender happens to be in, which Windows searches first: beside a downloaded scene anything may lie."""
+    for entry in os.environ.get("PATH", "").split(os.pathsep):
+        folder = Path(entry.strip('"'))
+        if folder.is_absolute():
+            yield folder
+
+
 def _common_folders() -> Iterator[Path]:
     """Folders of programs, the likeliest first."""
     try:
@@ -93,7 +99,8 @@ def _common_folders() -> Iterator[Path]:
         yield from (environment / name for name in _BINARY_FOLDERS)
     projects = [folder for folder in _folders_in(home) if not folder.name.startswith(".") and folder.name not in _GUARDED]
     for place in (home, *projects):
-        yield from _near(place)
+        # Environments only: a program that lies about in a folder was installed by nobody.
+        yield from itertools.islice(_near(place), 1, None)
     for collection in _VENV_COLLECTIONS:
         for environment in _folders_in(home / collection):
             yield from (environment / name for name in _BINARY_FOLDERS)

@@ -22,7 +22,7 @@ def is_running(pid: int, started: float | None = None) -> bool:
         started: when it was started, as a ready file tells it (seconds since the machine's start on Linux, since 1970 elsewhere);
             tells it from a later one with its id where the system lets us see that. None for any.
     """
-    if pid <= 0:
+    if not 0 < pid < 2**32:
         return False
     try:
         if sys.platform == "win32":

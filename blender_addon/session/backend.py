@@ -78,13 +78,14 @@ class Backend:
     def start(self, settings: BackendSettings) -> None:
         """Begins to start a backend of ours."""
         attempt = self._begin(STARTING, settings, is_ours=True)
-        self._opener.do(lambda: _find_backend(settings.executable), lambda found: self._found_backend(attempt, found))
+        # Apart, so that a drive that hangs holds up this attempt only.
+        self._opener.do_apart(lambda: _find_backend(settings.executable), lambda found: self._found_backend(attempt, found))
 
     def connect(self, settings: BackendSettings) -> None:
         """Begins to connect to one that runs."""
         attempt = self._begin(CONNECTING, settings, is_ours=False)
         self.address = settings.address
-        self._opener.do(lambda: _credentials(settings), lambda found: self._found_credentials(attempt, found))
+        self._opener.do_apart(lambda: _credentials(settings), lambda found: self._found_credentials(attempt, found))
 
     def close(self) -> None:
         """Ends the connection, and the process if it is ours."""
@@ -206,7 +207,8 @@ class Backend:
         events: list[Event] = []
         for event in self._channel.events() if self._channel is not None else ():
             if isinstance(event.body, Lost):
-                if self._loss is None:
+                # Where it has failed already, that reason tells more.
+                if self._loss is None and self._channel is not None:
                     self._loss, self._wait_for_end_until = event.body, time.monotonic() + _SECONDS_TO_SEE_THE_END
             elif event.id == self._hello:
                 self._greeted(event.body)
@@ -220,6 +222,9 @@ class Backend:
             self._hello_due = 0.0 if body.workers_ready else time.monotonic() + _HELLO_SECONDS
         elif isinstance(body, wire.Error) and self.state == GREETING:
             self.fail(messages.of_answer(body))
+        elif self.state == OPEN:
+            # It may be too busy to repeat what it offers.
+            self._hello_due = time.monotonic() + _HELLO_SECONDS
 
     def _take_loss(self, lost: Lost) -> None:
         """Fails because of a lost connection; of a process of ours that has gone its log tells more."""
@@ -230,7 +235,7 @@ class Backend:
     def _disconnect(self) -> None:
         if self._channel is not None:
             # It says goodbye first, for which Blender's window must not wait.
-            self._opener.do(self._channel.close, lambda _outcome: None)
+            self._channel.close(is_awaited=False)
         self._channel, self.welcome, self._loss, self._hello, self._hello_due = None, None, None, "", 0.0
 
 

@@ -13,6 +13,7 @@ from numpy import ndarray
 from ..errors import AddonError
 from ..options import ReconstructionOptions, SceneOptions
 from ..shapes import UInt8
+from .photo_reading import shown_path
 
 WAITING, READING, SENT, RUNNING, PLANNING = "waiting", "reading", "sent", "running", "planning"
 FINISHED, FAILED, CANCELLED = "finished", "failed", "cancelled"
@@ -59,7 +60,7 @@ class Job:
     @property
     def name(self) -> str:
         """What messages call the photo."""
-        return self.photo.name or str(self.photo)
+        return shown_path(self.photo.name or str(self.photo))
 
     def count_seconds(self) -> None:
         """Brings `seconds` up to now."""

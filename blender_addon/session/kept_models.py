@@ -14,6 +14,7 @@ MODEL_PARTS = {
     "model": ("model/quads", "model/quad_uv", "model/uv", "model/quad_in_face", "model/expressions"),
     "identity": ("model/identity",),
 }
+_NAMES = frozenset(name for names in MODEL_PARTS.values() for name in names)
 _MOST_MODELS = 2
 
 
@@ -34,13 +35,17 @@ class KeptModels:
 
     def keep(self, sha256: str, arrays: Mapping[str, wire.Array]) -> None:
         """Takes a result's arrays of its model, if there are any."""
-        found = {name: array for name, array in arrays.items() if name.startswith("model/")}
+        found = {name: array for name, array in arrays.items() if name in _NAMES}
         if not found or not sha256:
             return
         self._arrays.setdefault(sha256, {}).update(found)
         self._arrays.move_to_end(sha256)
         while len(self._arrays) > _MOST_MODELS:
             self._arrays.popitem(last=False)
+
+    def forget(self, sha256: str) -> None:
+        """Gives a model up, so that it is asked for anew."""
+        self._arrays.pop(sha256, None)
 
     def with_model(self, sha256: str, arrays: Mapping[str, wire.Array]) -> dict[str, wire.Array]:
         """A result's arrays together with those that are kept of its model."""

@@ -20,12 +20,13 @@ _REMEDIES = {
     "protocol": "use the extension and the backend of the same FOCUS version",
     "no-face": "use a photo that shows a face larger and clearer",
 }
+_LONGEST_TEXT = 600
 _OURS_INSTEAD = ("busy", "deadline", "refused", "closing", "protocol")
 
 
 def one_line(text: str) -> str:
-    """A server's text, fit for a panel: one line, nothing that cannot be shown."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    """A server's text or a file's name, fit for a panel: one line, not endless, nothing that cannot be shown."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text[:_LONGEST_TEXT].split()))
 
 
 def renewed(error: AddonError) -> AddonError:

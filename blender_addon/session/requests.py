@@ -72,7 +72,7 @@ def request_for(job: Job, photo: PhotoFile, welcome: wire.Welcome, kept: KeptMod
         name=job.name[-_LONGEST_NAME:],
         options=wire.Options(options.method or None, options.misfit, options.faces or None, options.texture_size or None),
         parts=[part for part in wanted if not welcome.parts or part in welcome.parts],
-        preview_side=min(_PREVIEW_SIDE, welcome.limits.preview_side),
+        preview_side=max(0, min(_PREVIEW_SIDE, welcome.limits.preview_side)),
     )
     return Request(photo, body, is_second)
 
@@ -86,6 +86,9 @@ def preview_in(arrays: Mapping[str, wire.Array]) -> UInt8[np.ndarray, "height wi
     """The preview that came with a progress; None where none did, or none that can be shown."""
     preview = arrays.get("preview")
     if preview is None or preview.dtype != "uint8" or len(preview.shape) != 3 or preview.shape[2] != 3 or 0 in preview.shape:
+        return None
+    # Larger than was asked for: it would hold up Blender's window.
+    if max(preview.shape) > _PREVIEW_SIDE:
         return None
     # A copy, so that the message's memory is free again.
     return np.frombuffer(preview.data, np.uint8).reshape(preview.shape).copy()

@@ -18,7 +18,7 @@ from ..options import ReconstructionOptions, SceneOptions
 from ..planning.plan import plan_photo
 from . import job as states
 from . import messages
-from .backend import FAILED, GREETING, OPEN, Backend
+from .backend import CONNECTING, FAILED, GREETING, OPEN, Backend
 from .job import Job
 from .kept_models import KeptModels, missing_parts
 from .photo_reading import PhotoFile, check_photo, read_photo
@@ -75,6 +75,9 @@ class Session:
         if self._backend.state in (GREETING, OPEN) and not settings.online and not is_loopback(address):
             self._backend.fail(messages.offline(address))
             self._take_failure()
+        elif self._backend.state == CONNECTING and self._backend.settings.online and not settings.online:
+            # What is being looked up may be on another machine: once more, by the new settings.
+            self._backend.connect(settings)
 
     @property
     def is_working(self) -> bool:
@@ -84,7 +87,8 @@ class Session:
     @property
     def status(self) -> BackendStatus:
         """How the backend is."""
-        return status_of(self._backend, sum(job.state in _BUSY for job in self.jobs))
+        is_running = any(job.state == states.RUNNING for job in self.jobs)
+        return status_of(self._backend, sum(job.state in _BUSY for job in self.jobs), is_running=is_running)
 
     @property
     def log_path(self) -> Path:
@@ -252,9 +256,13 @@ class Session:
     def _plan(self, job: Job, result: wire.Result, arrays: dict[str, wire.Array]) -> None:
         job.state, job.stage, job.fraction = states.PLANNING, "Planning the scene", 1.0
         photo, options = job.photo.absolute(), job.scene_options
-        self._planner.do(lambda: plan_photo(result, arrays, photo, options), lambda outcome: self._planned(job, outcome))
+        sha256 = result.model.sha256
+        self._planner.do(lambda: plan_photo(result, arrays, photo, options), lambda outcome: self._planned(job, sha256, outcome))
 
-    def _planned(self, job: Job, outcome: PhotoPlan | Exception) -> None:
+    def _planned(self, job: Job, sha256: str, outcome: PhotoPlan | Exception) -> None:
+        if isinstance(outcome, Exception):
+            # Its model may be the reason, and must not cost all photos to come.
+            self._kept.forget(sha256)
         if job.has_ended:
             return
         if isinstance(outcome, AddonError):
@@ -298,7 +306,8 @@ class Session:
         busy = sum(job.state in _BUSY for job in self.jobs)
         if busy == 0:
             self._most_in_flight = _MOST_IN_FLIGHT
-        room = max(0, min(self._most_in_flight, backend.welcome.limits.requests_in_flight) - busy)
+        # One that takes none would let them wait for ever: it shall refuse them itself.
+        room = max(0, min(self._most_in_flight, max(1, backend.welcome.limits.requests_in_flight)) - busy)
         for job in waiting[:room]:
             self._read(job, most_photo_bytes(backend.welcome.limits))
         for place, job in enumerate(waiting[room:]):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import AddonError
 from .backend import CONNECTING, FAILED, GREETING, OFF, Backend
+from .messages import one_line
 
 
 @dataclass(frozen=True)
@@ -35,35 +36,37 @@ class BackendStatus:
     error: AddonError | None = None
 
 
-def status_of(backend: Backend, busy: int) -> BackendStatus:
+def status_of(backend: Backend, busy: int, *, is_running: bool) -> BackendStatus:
     """The status of a backend.
 
     Args:
         backend: any.
         busy: how many photos it is at.
+        is_running: whether it has begun with any.
     """
     welcome = backend.welcome
-    light, text = _light_and_text(backend, busy)
+    light, text = _light_and_text(backend, busy, is_running)
     return BackendStatus(
         light,
         text,
         backend.address,
-        welcome.software if welcome else "",
-        welcome.device if welcome else "",
+        one_line(welcome.software) if welcome else "",
+        one_line(welcome.device) if welcome else "",
         tuple(welcome.methods) if welcome else (),
         backend.is_ours,
         backend.error,
     )
 
 
-def _light_and_text(backend: Backend, busy: int) -> tuple[str, str]:
+def _light_and_text(backend: Backend, busy: int, is_running: bool) -> tuple[str, str]:
     if backend.state == OFF:
         return "off", "Off"
     if backend.state == FAILED:
         return "failed", backend.error.problem if backend.error else "Failed"
     if backend.welcome is None:
         return "starting", "Connecting" if backend.state in (CONNECTING, GREETING) else "Starting"
-    if backend.welcome.workers_ready == 0:
+    # Its word about its workers may be a second old.
+    if backend.welcome.workers_ready == 0 and not is_running:
         return "starting", "Loading the face model and networks"
     if busy:
         return "busy", "Working on a photo" if busy == 1 else f"Working on {busy} photos"

@@ -17,18 +17,12 @@ from serving.pipelines import QuickPipeline
 
 
 class HeadPipeline(QuickPipeline):
-    """Follows the photo's orders, then answers with heads of a small model, in the form of the real parts.
+    """Follows the photo's orders, then answers with heads of a small model, in the form of the real parts."""
 
-    Args:
-        told: hash of the model that clients are told of before.
-    """
-
-    def __init__(self, told: str = "") -> None:
+    def __init__(self) -> None:
         self._model = make_tiny_model(shapes=12)
         self._model_info = self._info(str(self._model.metadata["sha256"]))
-        self.info = PipelineInfo(
-            models=[self._info(told or self._model_info.sha256)], methods=["fit", "network"], parts=PARTS, device="cpu"
-        )
+        self.info = PipelineInfo(models=[self._model_info], methods=["fit", "network"], parts=PARTS, device="cpu")
 
     def run(
         self,
@@ -70,8 +64,3 @@ def load_heads_late(config: PipelineConfig) -> HeadPipeline:
     while not Path(config.weights).exists():
         time.sleep(0.02)
     return HeadPipeline()
-
-
-def load_heads_of_another_model(config: PipelineConfig) -> HeadPipeline:
-    """The pipeline, whose model is not the one that it tells of."""
-    return HeadPipeline(told="a" * 64)

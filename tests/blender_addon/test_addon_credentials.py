@@ -260,6 +260,20 @@ def test_backends_without_a_runtime_folder_are_found(folders):
     assert find_credentials("", None).pid == os.getpid()
 
 
+@on_posix
+def test_a_folder_that_cannot_be_looked_at_hides_no_backend(monkeypatch):
+    # As one that belongs to the administrator, this name is refused by the system.
+    monkeypatch.setenv("HOME", "/" + "x" * 300)
+    assert problem_of(find_credentials, "", None).code == "server"
+    path = ready_file()
+    assert live_servers() == [path]
+
+
+def test_numbers_that_no_process_has():
+    assert not is_running(2**70)
+    assert not is_running(-1)
+
+
 def test_a_key_file_is_read(key_file):
     content = json.loads(key_file.read_text())
     found = read_key_file(key_file)

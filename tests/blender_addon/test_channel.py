@@ -151,11 +151,14 @@ def test_a_cancelled_request(server, listen, tmp_path):
     assert answer.body.found
 
 
-def test_a_closed_channel_cancels_what_is_under_way(server, listen, tmp_path):
+@pytest.mark.parametrize("is_awaited", [True, False])
+def test_a_closed_channel_cancels_what_is_under_way(server, listen, tmp_path, is_awaited):
     ear = listen(server.credentials)
     ear.channel.send(GEOMETRY, photo(f"until {tmp_path / 'never'}"))
     ear.until(lambda event: isinstance(event.body, wire.Progress))
-    ear.channel.close()
+    ear.channel.close(is_awaited=is_awaited)
+    ear.channel._thread.join(PATIENCE)
+    assert not ear.channel._thread.is_alive()
     talker = server.talk()
     latest = time.monotonic() + PATIENCE
     while (report := talker.ask(wire.Status())).running:

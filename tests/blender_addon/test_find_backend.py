@@ -99,6 +99,22 @@ def test_the_path_comes_before_common_places_and_the_variable_before_the_path(ho
     assert find_backend() == on_path
 
 
+@pytest.mark.parametrize("entries", ["", ".", "relative"])
+def test_the_folder_that_blender_is_in_is_not_searched(tmp_path, monkeypatch, entries):
+    install(tmp_path / "scenes" / "relative")
+    install(tmp_path / "scenes")
+    monkeypatch.chdir(tmp_path / "scenes")
+    monkeypatch.setenv("PATH", f"{entries}{os.pathsep}{tmp_path / 'programs'}")
+    assert find_backend() is None
+    assert find_backend(str(tmp_path / "scenes")) is not None
+
+
+@pytest.mark.parametrize("place", ["Downloads", "Downloads/bin", "Desktop/venv/bin", "unpacked", ""])
+def test_what_was_downloaded_is_not_taken_for_installed(home, place):
+    install(home / place)
+    assert find_backend() is None
+
+
 def test_what_the_user_prefers(home, tmp_path, monkeypatch):
     on_path = install(tmp_path / "programs")
     path = install(home / "my project" / ".venv" / "bin")

@@ -112,6 +112,21 @@ def test_largest_photo_and_one_byte_more(tmp_path):
         read_photo(path, 2 * 2**20)
 
 
+def test_server_that_admits_more_than_there_is_memory(tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"0" * 1000)
+    assert len(read_photo(path, 2**53 - 1).data) == 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are Unicode elsewhere")
+def test_name_that_is_no_text_can_be_shown():
+    path = Path(os.fsdecode(b"/nowhere/\xff\nphoto.jpg"))
+    assert error_of(path).problem == "/nowhere/??photo.jpg is missing"
+    job = job_of(name=os.fsdecode(b"\xff.jpg"))
+    assert job.name == "?.jpg"
+    assert messages.cancelled(job.name).problem.encode() == b"?.jpg was cancelled"
+
+
 def test_largest_photo_fits_into_every_limit():
     assert most_photo_bytes(LIMITS) == 64 * 2**20
     assert most_photo_bytes(LimitsConfig(queue_bytes=2**20).published()) < 2**20
