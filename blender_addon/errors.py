@@ -15,7 +15,13 @@ class AddonError(Exception):
     """
 
     def __init__(self, problem: str, remedy: str = "", code: str = "error") -> None:
+        # Paths may hold half a surrogate or a line break, and Blender's labels take neither.
+        problem, remedy = _shown(problem), _shown(remedy)
         super().__init__(f"{problem}: {remedy}" if remedy else problem)
         self.problem = problem
         self.remedy = remedy
         self.code = code
+
+
+def _shown(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "�" for letter in text)

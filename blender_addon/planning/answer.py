@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .. import wire
 
 REMEDY = "use an extension and a backend of the same FOCUS version"
+# No face is a kilometre (in mm) wide, and no photo so many pixels; products of much larger numbers are not finite any more.
+LARGEST_VALUE = 1e6
+LARGEST_NUMBER = 1e9
 
 
 def read_array(arrays: Mapping[str, wire.Array], name: str, dtype: str, shape: tuple[int | None, ...]) -> ndarray:
@@ -29,19 +32,18 @@ def read_array(arrays: Mapping[str, wire.Array], name: str, dtype: str, shape: t
         shape: that it has to have; None for any size but none.
 
     Raises:
-        AddonError: it is missing, of another type or shape, or not finite; code "answer".
+        AddonError: it is missing, of another type or shape, not finite, or beyond `LARGEST_VALUE`; code "answer".
     """
     if name not in arrays:
         raise unusable(f"has no array {name}")
     array = arrays[name]
-    fits = len(array.shape) == len(shape) and all(
-        given == size or (size is None and given) for given, size in zip(array.shape, shape, strict=True)
-    )
-    if array.dtype != dtype or not fits:
+    if array.dtype != dtype or not _fits(array.shape, shape):
         raise unusable(f"has an array {name} of {array.dtype} {tuple(array.shape)}")
     values = np.frombuffer(array.data, np.dtype(dtype).newbyteorder("<")).reshape(array.shape)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise unusable(f"has an array {name} with values that are not finite")
+    if values.dtype.kind == "f" and (np.abs(values) > LARGEST_VALUE).any():
+        raise unusable(f"has an array {name} with values beyond {LARGEST_VALUE:g}")
     return values
 
 
@@ -88,13 +90,13 @@ def read_numbers(document: Mapping[str, Any], path: str, shape: tuple[int, ...])
     """Numbers of a face's document as float64; see `read_member`.
 
     Raises:
-        AddonError: they are missing, of another shape, or not finite; code "answer".
+        AddonError: they are missing, of another shape, not finite, or beyond `LARGEST_NUMBER`; code "answer".
     """
     try:
         values = np.array(read_member(document, path), dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise unusable(f"has no numbers in {path} of its document") from None
-    if values.shape != shape or not np.isfinite(values).all():
+    if values.shape != shape or not (np.abs(values) <= LARGEST_NUMBER).all():
         raise unusable(f"has other numbers in {path} of its document than {shape} finite ones")
     return values
 

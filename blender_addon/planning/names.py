@@ -9,6 +9,10 @@ from pathlib import Path
 
 # Blender 4.2 keeps 63 bytes; " 12 outlier overlay" and ".001" have to fit in as well.
 LONGEST_NAME_BYTES = 40
+LONGEST_KEY_BYTES = 63
+BASIS = "Basis"
+FITTED_EXPRESSION = "Fitted expression"
+IDENTITY = "Identity"
 
 
 def photo_name(photo: Path) -> str:
@@ -18,6 +22,12 @@ def photo_name(photo: Path) -> str:
     text = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     # A letter that is cut in half goes.
     return text.encode("utf-8")[:LONGEST_NAME_BYTES].decode("utf-8", "ignore").strip() or "photo"
+
+
+def is_key_name(name: str) -> bool:
+    """Whether Blender keeps a name of an expression as it is, and none of our own keys has it."""
+    is_own = name in (BASIS, FITTED_EXPRESSION) or name.startswith(f"{IDENTITY} ")
+    return bool(name) and name.isprintable() and len(name.encode("utf-8")) <= LONGEST_KEY_BYTES and not is_own
 
 
 def head_name(photo: Path, face_index: int) -> str:

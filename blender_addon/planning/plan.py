@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy import ndarray
 
+from ..errors import AddonError
 from ..head import Head, HeadMesh, PhotoPlan, Picture, ShapeKey
 from ..options import SceneOptions
 from ..shapes import Float32
 from .answer import read_array, read_numbers, unusable
 from .environment import environment
 from .frames import object_points
-from .names import head_name, photo_name
+from .names import FITTED_EXPRESSION, IDENTITY, head_name, photo_name
 from .outliers import SeenMesh, outlier_weights, overlay
 from .png import encode_png
 from .properties import reconstruction_properties
@@ -28,7 +29,6 @@ from .view import PhotoView
 if TYPE_CHECKING:
     from .. import wire
 
-FITTED_EXPRESSION = "Fitted expression"
 IDENTITY_RANGE = 3.0
 
 
@@ -43,16 +43,28 @@ def plan_photo(result: wire.Result, arrays: Mapping[str, wire.Array], photo: Pat
         options: what is wanted.
 
     Raises:
-        AddonError: an array or a member of a document is missing, of another shape, or not finite; code "answer".
+        AddonError: an array or a member of a document is missing, of another shape, or not finite; code "answer". Blender cannot keep
+            the photo's path; code "photo-name".
     """
     if not result.faces:
         raise unusable("has no faces")
+    if len({face.index for face in result.faces}) < len(result.faces):
+        raise unusable("has the same face twice")
     photo = photo.absolute()
+    _check_path(photo)
     picture = _photo_picture(arrays, photo)
     topology = read_topology(arrays, result.model, options)
     sliders = (*_expression_keys(topology, options), *_identity_keys(topology, options))
     planner = _FacePlanner(result, arrays, photo, options, picture, topology, sliders)
     return PhotoPlan(str(photo), photo_name(photo), tuple(planner.head(face) for face in result.faces))
+
+
+def _check_path(photo: Path) -> None:
+    """Blender knows paths as UTF-8 or as the bytes of the file system; half a surrogate pair is neither, and breaks off what it is in."""
+    try:
+        str(photo).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise AddonError(f"the photo {photo.name!a} has a name that Blender cannot keep", "rename the file", "photo-name") from None
 
 
 def _photo_picture(arrays: Mapping[str, wire.Array], photo: Path) -> Picture:
@@ -69,7 +81,7 @@ def _expression_keys(topology: Topology, options: SceneOptions) -> list[ShapeKey
 
 def _identity_keys(topology: Topology, options: SceneOptions) -> list[ShapeKey]:
     offsets = object_points(topology.identity, options.unit_scale)
-    return [ShapeKey(f"Identity {k + 1}", key, 0.0, -IDENTITY_RANGE, IDENTITY_RANGE) for k, key in enumerate(offsets)]
+    return [ShapeKey(f"{IDENTITY} {k + 1}", key, 0.0, -IDENTITY_RANGE, IDENTITY_RANGE) for k, key in enumerate(offsets)]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from numpy import ndarray
 from ..options import SceneOptions
 from ..shapes import Bool, Float32, Int32
 from .answer import read_array, read_indices, unusable
+from .names import is_key_name
 
 if TYPE_CHECKING:
     from .. import wire
@@ -45,7 +46,7 @@ def read_topology(arrays: Mapping[str, wire.Array], model: wire.ModelInfo, optio
     """The model's arrays.
 
     Raises:
-        AddonError: one is missing, of another shape, not finite, or points beyond another; code "answer".
+        AddonError: one is missing, of another shape, not finite, or points beyond another, or names cannot be shape keys'; code "answer".
     """
     count = model.vertices
     uv = read_array(arrays, "model/uv", "float32", (None, 2))
@@ -58,6 +59,8 @@ def read_topology(arrays: Mapping[str, wire.Array], model: wire.ModelInfo, optio
     expressions = identity = np.zeros((0, count, 3), np.float32)
     if options.expressions:
         names = tuple(model.expressions)
+        if len(set(names)) < len(names) or not all(is_key_name(name) for name in names):
+            raise unusable("has names of expressions that are odd or not unique")
         expressions = read_array(arrays, "model/expressions", "float32", (len(names), count, 3))
     if options.identity:
         identity = read_array(arrays, "model/identity", "float32", (None, count, 3))

@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy import ndarray
 
 from ..head import MatchedCamera
 from ..shapes import Float
 from .answer import read_count, read_numbers, unusable
 from .frames import camera_matrix, camera_points, project
+
+# How far a rotation may be from one, rounded as float32 is: a camera that shears or mirrors is none.
+ROTATION_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,16 @@ class PhotoView:
         """The view in a face's document.
 
         Raises:
-            AddonError: something is missing, of another shape, or not finite; code "answer".
+            AddonError: something is missing, of another shape, not finite, or no camera's; code "answer".
         """
         focal_length_px = float(read_numbers(document, "camera.focal_length_px", ()))
         if focal_length_px <= 0:
             raise unusable(f"has {focal_length_px:g} as camera.focal_length_px of its document")
+        rotation = read_numbers(document, "camera.rotation", (3, 3))
+        if np.abs(rotation @ rotation.T - np.eye(3)).max() > ROTATION_TOLERANCE or np.linalg.det(rotation) < 0:
+            raise unusable("has a camera.rotation in its document that is none")
         return cls(
-            rotation=read_numbers(document, "camera.rotation", (3, 3)),
+            rotation=rotation,
             translation_mm=read_numbers(document, "camera.translation_mm", (3,)),
             focal_length_px=focal_length_px,
             principal_point_px=read_numbers(document, "camera.principal_point_px", (2,)),

@@ -42,7 +42,8 @@ def unseen_points(
         side //= 2
     # One cell more all around, so that neighbours need no bounds.
     nearness = _rasterize((corners - low) * (side / extent) + 1, 1 / corner_depth, side + 3)
-    cells = np.clip(((points - low) * (side / extent) + 1).astype(np.int64), 1, side + 1)
+    # Points behind the camera may lie farther off than whole numbers reach.
+    cells = np.clip((points - low) * (side / extent) + 1, 1, side + 1).astype(np.int64)
     return unseen | (_farthest(nearness)[cells[:, 1], cells[:, 0]] * (depth - TOLERANCE_MM) > 1)
 
 

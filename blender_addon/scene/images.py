@@ -47,7 +47,9 @@ def write_photo(picture: Picture, photo_sha256: str) -> bpy.types.Image:
         photo_sha256: of the photo's file.
     """
     if picture.path:
-        return _load(picture, "photo")
+        image = _load(picture, "photo")
+        _reread_changed(image, photo_sha256)
+        return image
     packed = (image for image in bpy.data.images if is_ours_to_change(image, "photo") and image.packed_file is not None)
     # Never the content of another photo's: heads that are not up to date may still show that.
     image = write_picture(picture, next((image for image in packed if image.get(SHA256) == photo_sha256), None), "photo", "")
@@ -106,6 +108,17 @@ def _pack(image: bpy.types.Image, picture: Picture) -> None:
     # Not `reload`: it would rather read a file that happens to lie at that path.
     image.buffers_free()
     image.update_tag()
+
+
+def _reread_changed(image: bpy.types.Image, photo_sha256: str) -> None:
+    """Blender keeps what it once read from a file; a file that holds another photo since is read again."""
+    if image.library is not None or image.get(SHA256) == photo_sha256:
+        return
+    # What the user painted on it stays.
+    if not image.is_dirty:
+        image.reload()
+    if role_of(image):
+        image[SHA256] = photo_sha256
 
 
 def _load(picture: Picture, role: str) -> bpy.types.Image:

@@ -11,10 +11,9 @@ import numpy as np
 from numpy import ndarray
 
 from ..head import ShapeKey
-from ..planning.plan import FITTED_EXPRESSION
+from ..planning.names import BASIS, FITTED_EXPRESSION
 from ..shapes import Float32
 
-BASIS = "Basis"
 # Which keys are ours, one name a line: the user's own stay when ours go.
 _OURS = "focus_mark_shape_keys"
 

@@ -69,3 +69,20 @@ def test_members_that_are_no_such_numbers(value):
 def test_sizes_that_are_none(value):
     with pytest.raises(AddonError, match="width"):
         read_count({"width": value}, "width")
+
+
+@pytest.mark.parametrize("value", [1e9, -1e30])
+def test_values_so_large_that_products_overflow_are_refused(value):
+    with pytest.raises(AddonError, match="beyond"):
+        read_array(arrays(np.array([1, value], np.float32)), "x", "float32", (2,))
+    with pytest.raises(AddonError, match="axis"):
+        read_numbers({"axis": [1.0, value * 10]}, "axis", (2,))
+
+
+def test_arrays_of_nothing_that_were_asked_for_are_read():
+    assert read_array(arrays(np.zeros((0, 3), np.float32)), "x", "float32", (0, 3)).shape == (0, 3)
+
+
+def test_whole_numbers_beyond_floating_point_are_refused():
+    with pytest.raises(AddonError, match="axis"):
+        read_numbers({"axis": [10**400]}, "axis", (1,))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blender_addon.planning.names import head_name, photo_name
+from blender_addon.planning.names import head_name, is_key_name, photo_name
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,13 @@ def test_any_name_fits_blender(stem):
     assert name == name.strip()
     assert name.isprintable()
     assert len(f"{name} 99 outlier overlay.001".encode()) <= 63
+
+
+@pytest.mark.parametrize("name", ["jawOpen", "Mund auf", "é" * 31])
+def test_names_that_blender_keeps(name):
+    assert is_key_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "Basis", "Fitted expression", "Identity 1", "a\nb", "a\0", "\ud800", "x" * 64, "é" * 32])
+def test_names_that_blender_would_change_or_that_are_our_own(name):
+    assert not is_key_name(name)

@@ -215,6 +215,8 @@ def test_triangles_must_agree(answer):
     [
         lambda document: document.pop("camera"),
         lambda document: document["camera"].update(rotation=[1, 2, 3]),
+        lambda document: document["camera"].update(rotation=[[0, 0, 0]] * 3),
+        lambda document: document["camera"].update(rotation=[[-1, 0, 0], [0, 1, 0], [0, 0, 1]]),
         lambda document: document["camera"].update(focal_length_px=0),
         lambda document: document["camera"].update(width_px="wide"),
         lambda document: document.update(lighting=[[0, 0, 0]] * 8),
@@ -231,10 +233,31 @@ def test_answer_without_faces_is_told(answer):
         planned(dataclasses.replace(answer, result=dataclasses.replace(answer.result, faces=[])))
 
 
+def test_same_face_twice_is_told(answer):
+    with pytest.raises(AddonError, match="same face twice"):
+        planned(dataclasses.replace(answer, result=dataclasses.replace(answer.result, faces=answer.result.faces * 2)))
+
+
+@pytest.mark.parametrize("name", ["Basis", "Fitted expression", "Identity 1", "\ud800", "x" * 64])
+def test_expressions_that_blender_would_name_otherwise_are_told(answer, name):
+    model = answer.result.model
+    for names in ([name, *model.expressions[1:]], [model.expressions[1], *model.expressions[1:]]):
+        changed = dataclasses.replace(answer.result, model=dataclasses.replace(model, expressions=names))
+        with pytest.raises(AddonError, match="names of expressions"):
+            planned(dataclasses.replace(answer, result=changed))
+
+
 def test_relative_paths_become_absolute(answer):
     plan = plan_photo(answer.result, answer.arrays, Path("me.jpg"), NOTHING)
     assert plan.photo_path == str(Path("me.jpg").absolute())
     assert plan.heads[0].photo.path == plan.photo_path
+
+
+def test_path_that_blender_cannot_keep_is_told(answer):
+    with pytest.raises(AddonError, match="rename"):
+        plan_photo(answer.result, answer.arrays, Path("/photos/\ud800.jpg"), NOTHING)
+    # A file name of Linux that is no UTF-8 is kept as it is.
+    assert plan_photo(answer.result, answer.arrays, Path("/photos/caf\udce9.jpg"), NOTHING).photo_path.endswith("caf\udce9.jpg")
 
 
 @pytest.mark.slow

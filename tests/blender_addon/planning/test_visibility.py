@@ -77,3 +77,11 @@ def test_many_large_triangles_need_no_more_memory(monkeypatch, count):
     points = np.array([[0.0, 0.0], [80.0, 80.0]])
     unseen = unseen_points(points, np.array([100.0, 100.0]), triangle, np.full((count, 3), 50.0))
     assert unseen.tolist() == [True, False]
+
+
+@pytest.mark.filterwarnings("error")
+def test_points_as_far_off_as_those_behind_the_camera_get():
+    triangle = np.array([[[-9, -9], [9, -9], [0, 9]]], float)
+    points = np.array([[0.0, 0.0], [1e25, -1e25], [-1e25, 1e25]])
+    unseen = unseen_points(points, np.array([100.0, 100.0, -1.0]), triangle, np.full((1, 3), 50.0))
+    assert unseen.tolist() == [True, False, True]
