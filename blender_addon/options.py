@@ -37,7 +37,8 @@ class SceneOptions:
         camera: a camera that matches the photo, with the photo behind.
         world: the fitted lighting as a world.
         mask: outliers as image, vertex group, face attribute and overlay.
-        set_up_scene: the new camera, its render size and the world become the scene's.
+        set_up_scene: the new camera, its render size and the world become the scene's, and colours are shown as the photo has them.
+        show: the user's viewport turns to the new head.
     """
 
     unit_scale: float = 1.0
@@ -49,3 +50,4 @@ class SceneOptions:
     world: bool = True
     mask: bool = True
     set_up_scene: bool = True
+    show: bool = True

@@ -17,6 +17,7 @@ from ..scene.build import build_photo
 from ..session.job import FAILED, Job
 from ..session.session import Session
 from . import windows
+from .showing import Viewport, show_head
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,12 @@ class Target:
     Attributes:
         file_number: of the file that was open when the photo was sent.
         scene_uid: of the scene; it outlives undo, unlike Blender's Python objects.
+        viewport: where they are shown; None for nowhere.
     """
 
     file_number: int
     scene_uid: int
+    viewport: Viewport | None = None
 
 
 @dataclass(eq=False)
@@ -151,6 +154,7 @@ class Delivery:
         """Makes all heads of the photo one undo step."""
         self._building = None
         self.heads[building.job.number] = building.heads
+        _show(building)
         windows.push_undo(_scene_of(building.job.tag), bpy.app.translations.pgettext_iface("Reconstruct Face"))
 
     def _fail(self, session: Session, error: AddonError) -> None:
@@ -160,9 +164,22 @@ class Delivery:
         session.error = error
 
 
-def target_of(scene: bpy.types.Scene, file_number: int) -> Target:
-    """Where heads are to land that are asked for in this scene."""
-    return Target(file_number, scene.session_uid)
+def target_of(scene: bpy.types.Scene, file_number: int, viewport: Viewport | None = None) -> Target:
+    """Where heads are to land that are asked for in this scene, and be shown."""
+    return Target(file_number, scene.session_uid, viewport)
+
+
+def _show(building: Building) -> None:
+    """Turns the user's view to the first head of the photo, where that was wanted."""
+    target, scene = building.job.tag, _scene_of(building.job.tag)
+    head = scene.objects.get(building.heads[0])
+    if target.viewport is None or not building.job.scene_options.show or head is None or bpy.app.background:
+        return
+    try:
+        show_head(head, scene, target.viewport)
+    except RuntimeError:
+        # The head is there; that a viewport could not be turned to it is no failure.
+        traceback.print_exc()
 
 
 def _begin(building: Building) -> None:

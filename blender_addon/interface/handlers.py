@@ -22,6 +22,7 @@ def file_closes(*_: object) -> None:
 def file_opened(*_: object) -> None:
     """The new file gets nothing of what was asked for in the old one."""
     runtime.leave_file()
+    runtime.running().listed_heads.forget()
     use_defaults()
     timer.wake()
 
@@ -32,11 +33,27 @@ def step_changes(*_: object) -> None:
     runtime.running().delivery.interrupt()
 
 
+@persistent
+def step_changed(*_: object) -> None:
+    """The lists of the panel show what is there now."""
+    runtime.running().listed_heads.forget()
+
+
+@persistent
+def scene_changed(_scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
+    """The same where objects came, went or got other names. Called very often, also while an animation plays."""
+    if depsgraph.id_type_updated("COLLECTION") or depsgraph.id_type_updated("OBJECT"):
+        runtime.running().listed_heads.forget()
+
+
 _HANDLERS = {
     "load_pre": file_closes,
     "load_post": file_opened,
     "undo_pre": step_changes,
     "redo_pre": step_changes,
+    "undo_post": step_changed,
+    "redo_post": step_changed,
+    "depsgraph_update_post": scene_changed,
 }
 
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import bpy
 
-from ..scene import appearance, find
-from . import rows
+from ..scene import appearance
+from ..scene.camera import overlay_of
+from . import rows, runtime
 from .panel import Sidebar
 
 _EXPRESSION, _IDENTITY = "Fitted expression", "Identity "
@@ -19,6 +20,10 @@ class FOCUS_FACE_PT_heads(Sidebar, bpy.types.Panel):
     bl_label = "Heads"
     bl_order = 1
 
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return bool(rows.listed(context))
+
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
         layout.template_list(
@@ -26,25 +31,26 @@ class FOCUS_FACE_PT_heads(Sidebar, bpy.types.Panel):
         )
         head = rows.active_head(context)
         if head is None:
+            layout.label(text="Choose a head in the list", icon="INFO")
             return
-        row = layout.row(align=True)
-        row.operator("focus_face.select_head", text="Select", icon="RESTRICT_SELECT_OFF").head = head.name
-        row.operator("focus_face.look_through", text="Look Through", icon="CAMERA_DATA").head = head.name
-        _draw_appearance(layout, head)
+        camera = runtime.running().listed_heads.camera_of(head, context)
+        if camera is not None:
+            layout.operator("focus_face.look_through", icon="CAMERA_DATA").head = head.name
+        _draw_appearance(layout, head, overlay_of(camera))
         row = layout.row(align=True)
         row.operator_menu_enum("focus_face.export", "file_format", text="Export", icon="EXPORT")
         row.operator("focus_face.remove_head", text="Remove", icon="TRASH").head = head.name
 
 
-def _draw_appearance(layout: bpy.types.UILayout, head: bpy.types.Object) -> None:
+def _draw_appearance(layout: bpy.types.UILayout, head: bpy.types.Object, overlay: bpy.types.CameraBackgroundImage | None) -> None:
     shown = appearance.texture_of(head)
     row = layout.row(align=True)
     for which, text, icon in (("photo", "Photo", "IMAGE_RGB"), ("albedo", "Albedo", "MATERIAL")):
         button = row.operator("focus_face.show_texture", text=text, icon=icon, depress=shown == which)
         button.head, button.which = head.name, which
-    if find.camera_of(head) is not None:
-        is_shown = appearance.is_overlay_shown(head)
-        button = row.operator("focus_face.show_overlay", text="Outliers", icon="OVERLAY", depress=is_shown)
+    if overlay is not None:
+        is_shown = overlay.show_background_image
+        button = layout.operator("focus_face.show_overlay", text="Outliers over Photo", icon="OVERLAY", depress=is_shown)
         button.head, button.is_shown = head.name, not is_shown
 
 

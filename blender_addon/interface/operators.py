@@ -15,6 +15,7 @@ from ..errors import AddonError
 from . import runtime, timer
 from .properties import RELATIVE
 from .reconstruct import PHOTO_GLOB, given_photos
+from .remedies import in_one_line
 
 
 class FOCUS_FACE_OT_choose_photo(bpy.types.Operator):
@@ -41,6 +42,22 @@ class FOCUS_FACE_OT_choose_photo(bpy.types.Operator):
         runtime.choose_photos([str(photo) for photo in photos])
         if context.area is not None:
             context.area.tag_redraw()
+        return {"FINISHED"}
+
+
+class FOCUS_FACE_OT_forget_photo(bpy.types.Operator):
+    """Choose no photo"""
+
+    bl_idname = "focus_face.forget_photo"
+    bl_label = "Forget Photo"
+    bl_options = {"REGISTER", "INTERNAL"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return bool(runtime.running().photos)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        runtime.choose_photos([])
         return {"FINISHED"}
 
 
@@ -152,7 +169,7 @@ def _try_for(operator: bpy.types.Operator, act: Callable[[], None]) -> set[str]:
         runtime.dismiss_error()
         act()
     except AddonError as error:
-        operator.report({"ERROR"}, str(error))
+        operator.report({"ERROR"}, in_one_line(error))
         return {"CANCELLED"}
     finally:
         timer.wake()
@@ -161,6 +178,7 @@ def _try_for(operator: bpy.types.Operator, act: Callable[[], None]) -> set[str]:
 
 CLASSES = (
     FOCUS_FACE_OT_choose_photo,
+    FOCUS_FACE_OT_forget_photo,
     FOCUS_FACE_OT_cancel,
     FOCUS_FACE_OT_start_backend,
     FOCUS_FACE_OT_stop_backend,

@@ -12,43 +12,41 @@ from .properties import METHODS
 
 
 def draw_options(layout: bpy.types.UILayout, options: object, methods: Sequence[str] = ()) -> None:
-    """All options.
+    """All options, those first that matter most.
 
     Args:
-        layout: to draw into.
+        layout: to draw into; it may be as narrow as a sidebar.
         options: with the properties of `Options`.
         methods: that the backend offers; empty while that is not known.
     """
+    layout.use_property_split = False
+    _draw_methods(layout, options, methods)
+    column = layout.column(align=True)
+    column.prop(options, "faces")
+    column.prop(options, "expression")
     layout.use_property_split = True
     layout.use_property_decorate = False
-    draw_reconstruction(layout, options, methods)
-    draw_scene(layout, options)
+    column = layout.column()
+    column.prop(options, "texture_size", text="Texture")
+    column.prop(options, "unit_scale")
+    layout.use_property_split = False
+    _draw_toggles(layout, options, "Head", ("expressions", "identity", "use_photo_texture", "misfit"))
+    _draw_toggles(layout, options, "Create", ("camera", "world", "mask"))
+    _draw_toggles(layout, options, "Then", ("set_up_scene", "show"))
 
 
-def draw_reconstruction(layout: bpy.types.UILayout, options: object, methods: Sequence[str] = ()) -> None:
-    """How a photo is reconstructed."""
+def _draw_methods(layout: bpy.types.UILayout, options: object, methods: Sequence[str]) -> None:
     choices = layout.grid_flow(columns=2, align=True, row_major=True, even_columns=True)
     for method, _name, _description in METHODS:
         choice = choices.row(align=True)
-        choice.use_property_split = False
         # A choice that was made stays visible, also when this backend does not offer it.
         choice.enabled = not methods or method == "auto" or method in methods or method == options.method
         choice.prop_enum(options, "method", method)
-    layout.prop(options, "misfit")
-    layout.prop(options, "faces")
-    layout.prop(options, "texture_size")
 
 
-def draw_scene(layout: bpy.types.UILayout, options: object) -> None:
-    """What lands in the scene."""
-    layout.prop(options, "unit_scale")
-    column = layout.column(heading="Head")
-    column.prop(options, "expression")
-    column.prop(options, "expressions")
-    column.prop(options, "identity")
-    column.prop(options, "use_photo_texture")
-    column = layout.column(heading="Create")
-    column.prop(options, "camera")
-    column.prop(options, "world")
-    column.prop(options, "mask")
-    column.prop(options, "set_up_scene")
+def _draw_toggles(layout: bpy.types.UILayout, options: object, heading: str, names: Sequence[str]) -> None:
+    column = layout.column(align=True)
+    column.label(text=heading)
+    grid = column.grid_flow(columns=2, align=True, row_major=True, even_columns=True)
+    for name in names:
+        grid.prop(options, name, toggle=True)

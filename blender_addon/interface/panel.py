@@ -12,7 +12,8 @@ from bpy.app.translations import pgettext_iface
 from ..errors import AddonError
 from ..session.job import Job
 from . import package, runtime, windows
-from .options_layout import draw_reconstruction, draw_scene
+from .options_layout import draw_options
+from .remedies import remedy_of
 
 _LIGHTS = {
     "off": "RADIOBUT_OFF",
@@ -23,7 +24,7 @@ _LIGHTS = {
 }
 _OF_PREFERENCES = ("no-backend", "connection", "key-file", "refused", "missing-dependency")
 _OF_LOG = ("backend-lost", "backend", "internal", "worker-lost")
-_LETTER_WIDTH = 7
+_LETTER_WIDTH = 6.3
 _MOST_JOBS = 8
 
 
@@ -64,8 +65,10 @@ def _draw_photo(layout: bpy.types.UILayout, context: bpy.types.Context, now: run
     if len(now.photos) > 1:
         row.label(text=pgettext_iface("%d photos") % len(now.photos), translate=False, icon="FILE_IMAGE")
     else:
-        row.prop(context.window_manager.focus_face, "photo", text="")
-    row.operator("focus_face.choose_photo", text="", icon="FILEBROWSER" if len(now.photos) > 1 else "DUPLICATE")
+        row.prop(context.window_manager.focus_face, "photo_name", text="", placeholder="Choose or drop a photo")
+    if now.photos:
+        row.operator("focus_face.forget_photo", text="", icon="X")
+    row.operator("focus_face.choose_photo", text="", icon="FILEBROWSER")
 
 
 def _draw_button(layout: bpy.types.UILayout, now: runtime.Running) -> None:
@@ -80,9 +83,7 @@ def _draw_button(layout: bpy.types.UILayout, now: runtime.Running) -> None:
 
 def _draw_job(layout: bpy.types.UILayout, job: Job, now: runtime.Running) -> None:
     box = layout.box()
-    row = box.row(align=True)
-    row.label(text=job.photo.name, translate=False, icon="FILE_IMAGE")
-    row.operator("focus_face.cancel", text="", icon="X", emboss=False).number = job.number
+    box.label(text=job.photo.name, translate=False, icon="FILE_IMAGE")
     stage = pgettext_iface(job.stage)
     if job is now.delivery.job:
         stage = pgettext_iface("Waiting for Object Mode") if now.is_waiting_for_user else pgettext_iface("Building the head")
@@ -90,6 +91,7 @@ def _draw_job(layout: bpy.types.UILayout, job: Job, now: runtime.Running) -> Non
     icon = now.pictures.preview_icon(job.number)
     if icon:
         box.template_icon(icon_value=icon, scale=6.0)
+    box.operator("focus_face.cancel", text="Cancel", icon="CANCEL").number = job.number
 
 
 def _draw_error(layout: bpy.types.UILayout, error: AddonError, context: bpy.types.Context) -> None:
@@ -103,7 +105,7 @@ def _draw_error(layout: bpy.types.UILayout, error: AddonError, context: bpy.type
     column.scale_y = 0.8
     for line in lines[1:]:
         column.label(text=line, translate=False)
-    for line in _wrapped(error.remedy, context):
+    for line in _wrapped(remedy_of(error), context):
         column.label(text=line, translate=False)
     if error.code in _OF_PREFERENCES:
         box.operator("preferences.addon_show", text="Open Preferences", icon="PREFERENCES").module = package.ROOT_PACKAGE
@@ -129,11 +131,7 @@ class FOCUS_FACE_PT_options(Sidebar, bpy.types.Panel):
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context: bpy.types.Context) -> None:
-        layout, options = self.layout, context.window_manager.focus_face.options
-        layout.use_property_split = True
-        layout.use_property_decorate = False
-        draw_reconstruction(layout, options, runtime.running().status.methods)
-        draw_scene(layout, options)
+        draw_options(self.layout, context.window_manager.focus_face.options, runtime.running().status.methods)
 
 
 class FOCUS_FACE_PT_backend(Sidebar, bpy.types.Panel):

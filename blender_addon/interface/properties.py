@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
@@ -25,7 +27,7 @@ TEXTURE_SIZES = (
     ("2048", "2048", "At most 2,048 pixels a side"),
     ("4096", "4096", "At most 4,096 pixels a side"),
 )
-SCENE_FLAGS = ("expression", "use_photo_texture", "expressions", "identity", "camera", "world", "mask", "set_up_scene")
+SCENE_FLAGS = ("expression", "use_photo_texture", "expressions", "identity", "camera", "world", "mask", "set_up_scene", "show")
 
 
 class Options:
@@ -93,7 +95,14 @@ class Options:
     )
     set_up_scene: BoolProperty(
         name="Set Up Scene",
-        description="The new camera, its render size and the world become the scene's",
+        description="The new camera, its render size and the world become the scene's, and colours are shown as the photo has them "
+        "(view transform Standard, no look, exposure 0, gamma 1)",
+        default=True,
+        options={"SKIP_SAVE"},
+    )
+    show: BoolProperty(
+        name="Show It",
+        description="Turn the viewport to the new head: through the photo's camera where that was made the scene's",
         default=True,
         options={"SKIP_SAVE"},
     )
@@ -132,6 +141,16 @@ def _choose_photo(self: FOCUS_FACE_PG_panel, path: str) -> None:
     runtime.choose_photos([path] if path else [])
 
 
+def _name_of_photo(self: FOCUS_FACE_PG_panel) -> str:
+    return os.path.basename(_chosen_photo(self))
+
+
+def _choose_named_photo(self: FOCUS_FACE_PG_panel, path: str) -> None:
+    # Who leaves the field as it was has chosen nothing new.
+    if path != _name_of_photo(self):
+        _choose_photo(self, path.strip())
+
+
 def _active_head_row(self: FOCUS_FACE_PG_panel) -> int:
     return rows.active_row()
 
@@ -153,6 +172,13 @@ class FOCUS_FACE_PG_panel(bpy.types.PropertyGroup):
         options=RELATIVE,
         get=_chosen_photo,
         set=_choose_photo,
+    )
+    photo_name: StringProperty(
+        name="Photo",
+        description="A photo with a face; a path may be written or pasted here",
+        options={"SKIP_SAVE"},
+        get=_name_of_photo,
+        set=_choose_named_photo,
     )
     options: PointerProperty(type=FOCUS_FACE_PG_options)
     has_defaults: BoolProperty(options={"HIDDEN"})

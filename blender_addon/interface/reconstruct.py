@@ -20,6 +20,8 @@ from .delivery import target_of
 from .handlers import use_defaults
 from .options_layout import draw_options
 from .properties import OPTION_NAMES, RELATIVE, Options, reconstruction_options, scene_options
+from .remedies import in_one_line
+from .showing import Viewport, viewport_of
 from .waiting import wait_for
 
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -77,16 +79,18 @@ class FOCUS_FACE_OT_reconstruct(Options, bpy.types.Operator):
             if not photos:
                 raise AddonError(pgettext_rpt("no photo was chosen"), pgettext_rpt("choose one in the panel, or give filepath"), "photo")
             chosen = self._chosen_options(context)
-            jobs = submit(photos, reconstruction_options(chosen), scene_options(chosen), context.scene)
-            failures = wait_for(jobs) if self.wait or bpy.app.background else []
+            waits = self.wait or bpy.app.background
+            viewport = None if waits else viewport_of(context)
+            jobs = submit(photos, reconstruction_options(chosen), scene_options(chosen), context.scene, viewport)
+            failures = wait_for(jobs) if waits else []
         except AddonError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, in_one_line(error))
             return {"CANCELLED"}
         if failures and len(failures) == len(jobs):
-            self.report({"ERROR"}, "\n".join(str(failure) for failure in failures))
+            self.report({"ERROR"}, "\n".join(in_one_line(failure) for failure in failures))
             return {"CANCELLED"}
         for failure in failures:
-            self.report({"WARNING"}, str(failure))
+            self.report({"WARNING"}, in_one_line(failure))
         return {"FINISHED"}
 
     def _chosen_options(self, context: bpy.types.Context) -> ChosenOptions:
@@ -118,14 +122,20 @@ def absolute_photo(path: str) -> Path:
     return Path(os.path.abspath(bpy.path.abspath(path)))
 
 
-def submit(photos: Sequence[Path], options: ReconstructionOptions, what: SceneOptions, scene: bpy.types.Scene) -> list[Job]:
-    """Puts photos in line for a scene.
+def submit(
+    photos: Sequence[Path],
+    options: ReconstructionOptions,
+    what: SceneOptions,
+    scene: bpy.types.Scene,
+    viewport: Viewport | None = None,
+) -> list[Job]:
+    """Puts photos in line for a scene; the first head that comes is shown in the viewport.
 
     Raises:
         AddonError: nothing can be put in line now.
     """
     runtime.dismiss_error()
-    session, target = runtime.session(), target_of(scene, runtime.running().file_number)
+    session, target = runtime.session(), target_of(scene, runtime.running().file_number, viewport)
     jobs = []
     for photo in photos:
         job = session.submit(photo, options, what)

@@ -9,7 +9,7 @@ from bpy.app.translations import pgettext_rpt
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from ..scene import appearance, find
-from . import rows
+from . import rows, showing
 
 
 class FOCUS_FACE_UL_heads(bpy.types.UIList):
@@ -29,15 +29,14 @@ class FOCUS_FACE_UL_heads(bpy.types.UIList):
     ) -> None:
         row = layout.row(align=True)
         row.prop(item, "name", text="", emboss=False, icon="USER")
-        through = row.operator("focus_face.look_through", text="", icon="CAMERA_DATA", emboss=False)
-        through.head = item.name
-        remove = row.operator("focus_face.remove_head", text="", icon="X", emboss=False)
-        remove.head = item.name
+        row.operator("focus_face.look_through", text="", icon="CAMERA_DATA", emboss=False).head = item.name
 
     def filter_items(self, context: bpy.types.Context, data: bpy.types.BlendData, property: str) -> tuple[list[int], list[int]]:  # noqa: A002
         wanted = self.filter_name.casefold()
-        shown, hidden = self.bitflag_filter_item, 0
-        flags = [shown if rows.is_listed(block, context) and wanted in block.name.casefold() else hidden for block in data.objects]
+        flags = [0] * len(data.objects)
+        for name, row in rows.listed(context).items():
+            if wanted in name.casefold() and row < len(flags):
+                flags[row] = self.bitflag_filter_item
         return flags, []
 
 
@@ -98,10 +97,10 @@ class FOCUS_FACE_OT_remove_head(OfOneHead, bpy.types.Operator):
 
 
 class FOCUS_FACE_OT_look_through(OfOneHead, bpy.types.Operator):
-    """See the head as the photo does: through its camera, with the photo's size and light"""
+    """See the head as the photo does: through its camera, with the photo's size, light and colours (view transform Standard)"""
 
     bl_idname = "focus_face.look_through"
-    bl_label = "Look Through Photo's Camera"
+    bl_label = "Look Through Photo"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
@@ -117,7 +116,7 @@ class FOCUS_FACE_OT_look_through(OfOneHead, bpy.types.Operator):
             return {"CANCELLED"}
         appearance.look_through(head, context.scene)
         if context.area is not None and context.area.type == "VIEW_3D":
-            context.area.spaces.active.region_3d.view_perspective = "CAMERA"
+            showing.look_through_camera(context.window, context.area)
         return {"FINISHED"}
 
 

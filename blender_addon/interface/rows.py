@@ -7,6 +7,7 @@ from __future__ import annotations
 import bpy
 
 from ..scene import find
+from . import runtime
 
 
 def active_head(context: bpy.types.Context) -> bpy.types.Object | None:
@@ -22,7 +23,7 @@ def active_head(context: bpy.types.Context) -> bpy.types.Object | None:
 def active_row() -> int:
     """Index of the active head in `bpy.data.objects`; -1 without."""
     head = active_head(bpy.context)
-    return bpy.data.objects.find(head.name) if head is not None else -1
+    return listed(bpy.context).get(head.name, -1) if head is not None else -1
 
 
 def choose(row: int) -> None:
@@ -31,6 +32,6 @@ def choose(row: int) -> None:
         bpy.ops.focus_face.select_head("EXEC_DEFAULT", True, head=bpy.data.objects[row].name)
 
 
-def is_listed(head: bpy.types.Object, context: bpy.types.Context) -> bool:
-    """Whether it is a head of the scene before the user."""
-    return find.is_head(head) and head.name in context.view_layer.objects
+def listed(context: bpy.types.Context) -> dict[str, int]:
+    """Names of the heads of the scene before the user, with their places in `bpy.data.objects`."""
+    return runtime.running().listed_heads.rows(context)

@@ -17,6 +17,7 @@ from ..session.session import Session
 from ..session.status import BackendStatus
 from . import backend_settings, package
 from .delivery import Delivery
+from .listed_heads import ListedHeads
 from .pictures import Pictures
 
 
@@ -29,6 +30,7 @@ class Running:
         folder: where the session writes; None before there is one.
         delivery: brings finished photos into the scene.
         pictures: thumbnail and previews.
+        listed_heads: of the scene before the user.
         photos: chosen in the panel, as the user gave them.
         status: of the backend, as the panel shows it.
         is_waiting_for_user: whether a photo can only be built when the user is done with something.
@@ -42,6 +44,7 @@ class Running:
     folder: package.UserFolder | None = None
     delivery: Delivery = field(default_factory=Delivery)
     pictures: Pictures = field(default_factory=Pictures)
+    listed_heads: ListedHeads = field(default_factory=ListedHeads)
     photos: list[str] = field(default_factory=list)
     status: BackendStatus = field(default_factory=BackendStatus)
     is_waiting_for_user: bool = False

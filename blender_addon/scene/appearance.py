@@ -61,7 +61,10 @@ def show_overlay(head: bpy.types.Object, is_shown: bool) -> None:
 
 
 def look_through(head: bpy.types.Object, scene: bpy.types.Scene) -> None:
-    """Makes the head's camera, the size of its photo, and its light those of the scene, as far as it has them."""
+    """Makes the head's camera, the size of its photo, and its light those of the scene, as far as it has them.
+
+    Colours are then shown as they are, for Blender's usual view would make the head paler than the photo behind it.
+    """
     camera, world = camera_of(head), world_of(head)
     if camera is not None:
         scene.camera = camera
@@ -71,3 +74,14 @@ def look_through(head: bpy.types.Object, scene: bpy.types.Scene) -> None:
         render.pixel_aspect_x = render.pixel_aspect_y = 1.0
     if world is not None:
         show_world(world, scene)
+    if camera is not None or world is not None:
+        _show_colours_unchanged(scene.view_settings)
+
+
+def _show_colours_unchanged(view: bpy.types.ColorManagedViewSettings) -> None:
+    try:
+        view.view_transform, view.look = "Standard", "None"
+    except TypeError:
+        # A studio's own colour management has other names, and its reasons.
+        return
+    view.exposure, view.gamma = 0.0, 1.0

@@ -27,7 +27,8 @@ from .find import (
 from .marks import FACE_INDEX, ROLE, UNIT_SCALE, key_of, mark, mark_photo
 from .material import write_material
 from .mesh import has_topology, remove_outliers, write_mesh, write_outliers
-from .selection import free_place, select_head
+from .place import free_place
+from .selection import select_head
 from .shape_keys import forget_shape_keys, write_shape_keys
 from .world import WORLD, is_world_of, remove_world, world_of, write_world
 
@@ -84,7 +85,8 @@ def _build_head(photo: PhotoPlan, plan: Head, options: SceneOptions, scene: bpy.
     _write_skin(head, plan, options, is_new)
     _write_properties(head, plan, options)
     if is_new:
-        head.location = free_place(scene, options.unit_scale)
+        begin = max(0.0, *(other.location.x for other in same)) if same else 0.0
+        head.location = free_place(scene, plan, options.unit_scale, begin)
         _collection(photo, plan, scene).objects.link(head)
     _write_camera(head, photo, plan, options, scene)
     _write_world(head, plan)

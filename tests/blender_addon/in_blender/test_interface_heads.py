@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import blender_addon
-from blender_addon.interface import pictures, rows
+from blender_addon.interface import pictures, rows, runtime
 from blender_addon.options import SceneOptions
 from blender_addon.planning.plan import plan_photo
 from blender_addon.scene import appearance, find
@@ -65,11 +65,60 @@ def test_choosing_a_row_leaves_a_user_in_his_mode(head: bpy.types.Object) -> Non
 
 
 def test_only_heads_of_this_view_layer_are_listed(head: bpy.types.Object) -> None:
-    assert rows.is_listed(head, bpy.context)
-    assert not rows.is_listed(find.camera_of(head), bpy.context)
+    assert rows.listed(bpy.context) == {head.name: bpy.data.objects.find(head.name)}
     find.collection_of(head).objects.unlink(head)
     bpy.context.view_layer.update()
-    assert not rows.is_listed(head, bpy.context)
+    assert rows.listed(bpy.context) == {}
+
+
+def test_the_list_follows_whatever_happens_to_heads(head: bpy.types.Object) -> None:
+    def is_true() -> bool:
+        # As before every drawing.
+        bpy.context.view_layer.update()
+        return rows.listed(bpy.context) == {each.name: bpy.data.objects.find(each.name) for each in find.heads(bpy.context.scene)}
+
+    assert is_true()
+    head.name = "zoe"
+    assert is_true()
+    bpy.ops.mesh.primitive_cube_add()
+    assert is_true()
+    copy = head.copy()
+    copy.data = head.data.copy()
+    find.collection_of(head).objects.link(copy)
+    bpy.context.view_layer.update()
+    assert is_true()
+    # As many objects as before, but others.
+    bpy.data.objects.remove(bpy.data.objects["Cube"])
+    head.name = "abe"
+    find.collection_of(head).objects.link(another := head.copy())
+    bpy.context.view_layer.update()
+    assert is_true()
+    bpy.data.objects.remove(another)
+    bpy.data.objects.remove(head)
+    assert is_true()
+    bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
+    assert rows.listed(bpy.context) == {}
+
+
+def test_undo_is_seen_by_the_list(head: bpy.types.Object) -> None:
+    bpy.ops.ed.undo_push(message="head")
+    name = head.name
+    bpy.ops.focus_face.remove_head("EXEC_DEFAULT", True, head=name)
+    bpy.context.view_layer.update()
+    assert rows.listed(bpy.context) == {}
+    bpy.ops.ed.undo()
+    assert list(rows.listed(bpy.context)) == [name]
+
+
+def test_the_camera_of_the_list_is_the_heads(head: bpy.types.Object) -> None:
+    listed = runtime.running().listed_heads
+    camera = find.camera_of(head)
+    assert listed.camera_of(head, bpy.context) == camera
+    camera.name = "other"
+    assert listed.camera_of(head, bpy.context) == camera
+    bpy.data.objects.remove(camera)
+    bpy.context.view_layer.update()
+    assert listed.camera_of(head, bpy.context) is None
 
 
 def test_texture_and_overlay_are_switched(head: bpy.types.Object) -> None:

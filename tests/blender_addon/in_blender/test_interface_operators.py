@@ -41,7 +41,11 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """What the operator puts in line; every photo called bad fails."""
     calls: list[tuple] = []
 
-    def submit(photos: list[Path], options: ReconstructionOptions, what: SceneOptions, scene: bpy.types.Scene) -> list[Job]:
+    def submit(
+        photos: list[Path], options: ReconstructionOptions, what: SceneOptions, scene: bpy.types.Scene, viewport: object
+    ) -> list[Job]:
+        # Nobody looks while a script waits.
+        assert viewport is None
         calls.append((photos, options, what))
         return [Job(number, photo, options, what) for number, photo in enumerate(photos, 1)]
 
@@ -123,14 +127,14 @@ def test_without_any_photo_it_says_so() -> None:
 
 
 def test_a_photo_that_fails_raises_with_problem_and_remedy(submitted: list) -> None:
-    with pytest.raises(RuntimeError, match=r"bad\.jpg shows no face: use another"):
+    with pytest.raises(RuntimeError, match=r"bad\.jpg shows no face: crop the photo"):
         bpy.ops.focus_face.reconstruct(filepath="/photos/bad.jpg")
 
 
 def test_one_bad_photo_among_good_ones_is_reported_only(submitted: list, capfd: pytest.CaptureFixture) -> None:
     files = [{"name": "bad.jpg"}, {"name": "good.jpg"}]
     assert bpy.ops.focus_face.reconstruct(directory="/photos", files=files) == {"FINISHED"}
-    assert "bad.jpg shows no face" in capfd.readouterr().out
+    assert "bad.jpg shows no face: crop the photo" in capfd.readouterr().out
 
 
 def test_all_photos_bad_raises_with_each(submitted: list) -> None:

@@ -126,7 +126,11 @@ def test_a_scene_is_set_up_only_on_demand(plan: PhotoPlan) -> None:
     block = _built(plan, plan.heads[0], SceneOptions(set_up_scene=False))
     assert (scene.camera, scene.world, scene.render.resolution_x, scene.render.resolution_y) == before
     scene.render.resolution_percentage = 50
+    view = scene.view_settings
+    assert view.view_transform != "Standard"
+    view.exposure, view.gamma = 2.0, 1.5
     look_through(block, scene)
+    assert (view.view_transform, view.look, view.exposure, view.gamma) == ("Standard", "None", 0.0, 1.0)
     assert scene.camera == camera_of(block)
     assert (scene.render.resolution_x, scene.render.resolution_y, scene.render.resolution_percentage) == (512, 512, 100)
     assert scene.world is not None
