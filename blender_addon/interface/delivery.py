@@ -147,7 +147,7 @@ class Delivery:
         except Exception as error:
             # Blender's own errors are of many types, and none may stop the timer.
             traceback.print_exc()
-            problem = f"the head of {building.job.photo.name} could not be built ({type(error).__name__}: {error})"
+            problem = f"the head of {building.job.name} could not be built ({type(error).__name__}: {error})"
             self._fail(session, AddonError(problem, "undo, then try again; the system console tells more", "scene"))
 
     def _finish(self, building: Building) -> None:

@@ -83,7 +83,7 @@ def _draw_button(layout: bpy.types.UILayout, now: runtime.Running) -> None:
 
 def _draw_job(layout: bpy.types.UILayout, job: Job, now: runtime.Running) -> None:
     box = layout.box()
-    box.label(text=job.photo.name, translate=False, icon="FILE_IMAGE")
+    box.label(text=job.name, translate=False, icon="FILE_IMAGE")
     stage = pgettext_iface(job.stage)
     if job is now.delivery.job:
         stage = pgettext_iface("Waiting for Object Mode") if now.is_waiting_for_user else pgettext_iface("Building the head")

@@ -134,7 +134,9 @@ def advance(budget: float) -> None:
     if _running.session is None:
         return
     begun = time.monotonic()
-    if not _running.delivery.is_under_way:
+    # Whoever goes offline means it at once.
+    _running.session.settings = backend_settings.read()
+    if not _running.delivery.is_under_way or _running.is_waiting_for_user:
         _running.session.tick()
     _running.delivery.advance(_running.session, begun + budget, _running.file_number)
     _running.is_waiting_for_user = _running.delivery.waits_for_user()

@@ -40,18 +40,25 @@ def viewport_of(context: bpy.types.Context) -> Viewport:
 def show_head(head: bpy.types.Object, scene: bpy.types.Scene, viewport: Viewport) -> None:
     """Turns the view to a head: through its camera where that is the scene's, otherwise to the selected heads.
 
-    Nothing changes for users in another mode, in local view, in a camera's view or in the middle of turning the view.
+    Solid shading shows textures from then on, where it showed the materials' colours. Nothing changes for users in another mode, in local view, in a camera's view or in the middle of turning the view.
     """
     view = _view(scene, viewport.pointer)
     if viewport.has_shown or view is None or not _is_free(view, head):
         return
     viewport.has_shown = True
+    _show_texture(view.area.spaces.active.shading)
     if scene.camera is not None and scene.camera == find.camera_of(head) and not view.area.spaces.active.use_local_camera:
         look_through_camera(view.window, view.area)
         return
     with _inside(view.window, view.area):
         if bpy.ops.view3d.view_selected.poll():
             bpy.ops.view3d.view_selected()
+
+
+def _show_texture(shading: bpy.types.View3DShading) -> None:
+    """A face is known by its colours, which Solid does not show of itself."""
+    if shading.type == "SOLID" and shading.color_type == "MATERIAL":
+        shading.color_type = "TEXTURE"
 
 
 def look_through_camera(window: bpy.types.Window, area: bpy.types.Area) -> None:

@@ -47,14 +47,14 @@ def _is_done(job: Job) -> bool:
 
 
 def _error_of(job: Job) -> AddonError:
-    return job.error or AddonError(f"{job.photo.name} was cancelled", "", "cancelled")
+    return job.error or AddonError(f"{job.name} was cancelled", "", "cancelled")
 
 
 def _end_standstill() -> None:
     """While a script waits for us, nobody can leave the mode that we wait for."""
     now = runtime.running()
     if now.delivery.waits_for_user():
-        problem = f"the head of {now.delivery.job.photo.name} is being edited or rendered"
+        problem = f"the head of {now.delivery.job.name} is being edited or rendered"
         now.delivery.give_up(runtime.session(), AddonError(problem, "go back to Object Mode first", "mode"))
 
 

@@ -27,6 +27,8 @@ _SPECULAR = 0.1
 _SUBSURFACE = 0.1
 # For a head without any texture: light, neutral skin, linear.
 _PLAIN_SKIN = (0.50, 0.30, 0.22, 1.0)
+# Solid shading, made for Blender's usual light grey, darkens it.
+_VIEWPORT_SKIN = (0.80, 0.56, 0.44, 1.0)
 
 
 def write_material(material: bpy.types.Material | None, head: Head, key: str, unit_scale: float) -> bpy.types.Material:
@@ -73,7 +75,7 @@ def _set_up_skin(material: bpy.types.Material) -> None:
     # From Blender 5 on there is always a node tree, and asking for it is on its way out.
     if material.node_tree is None:
         material.use_nodes = True
-    material.diffuse_color = _PLAIN_SKIN
+    material.diffuse_color = _VIEWPORT_SKIN
     material.roughness = _ROUGHNESS
     tree = material.node_tree
     skin = principled_node(material) or tree.nodes.new("ShaderNodeBsdfPrincipled")

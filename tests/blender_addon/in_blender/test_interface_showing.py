@@ -87,3 +87,13 @@ def test_the_viewport_is_the_one_that_was_asked_from(build: Callable) -> None:
     other = next(area for area in window.screen.areas if area.type != "VIEW_3D")
     with bpy.context.temp_override(window=window, area=other):
         assert viewport_of(bpy.context).pointer == 0
+
+
+def test_solid_shading_shows_the_face_and_not_what_the_user_chose_otherwise(build: Callable) -> None:
+    head, shading = build(), _area().spaces.active.shading
+    shading.type, shading.color_type = "SOLID", "RANDOM"
+    show_head(head, bpy.context.scene, Viewport(_area().as_pointer()))
+    assert shading.color_type == "RANDOM"
+    _view().view_perspective, shading.color_type = "PERSP", "MATERIAL"
+    show_head(head, bpy.context.scene, Viewport(_area().as_pointer()))
+    assert shading.color_type == "TEXTURE"
