@@ -12,6 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
 _STAMP = ENVIRONMENT / "installed.txt"
+# Blender as a module, for the add-on's tests in more than the version that `.venv` has.
+BLENDERS = {"4.2": "4.2.23", "4.5": "4.5.15"}
+_BLENDER_PACKAGES = ("numpy", "pyzmq", "pytest")
 # The same files as opencv-contrib-python, built without the window system's libraries that bare servers and containers lack.
 _OPENCV_WITHOUT_WINDOWS = "opencv-contrib-python-headless"
 
@@ -24,7 +27,7 @@ def prepare(extras: tuple[str, ...] = ()) -> Path:
     """
     if not (3, 10) <= sys.version_info < (3, 13):
         sys.exit(f"Python 3.10, 3.11 or 3.12 is needed; this is {sys.version.split()[0]}. Run this script with one of those.")
-    python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    python = _python_in(ENVIRONMENT)
     if _is_installed(extras):
         return python
     if not python.exists() or _python_of_stamp() not in ("", _python_version()):
@@ -38,9 +41,50 @@ def prepare(extras: tuple[str, ...] = ()) -> Path:
     return python
 
 
+def blender_python(version: str) -> Path:
+    """The Python that `prepare_blender` makes for a version in `BLENDERS`, whether it is there or not."""
+    return _python_in(ROOT / f".venv-bpy-{version}")
+
+
+def prepare_blender(version: str) -> Path | None:
+    """Makes `.venv-bpy-VERSION` with that Blender as a module and what the add-on's tests need; does nothing when that was done before.
+
+    Returns:
+        The environment's Python; None where this Blender cannot be installed, which is then said: its tests are skipped.
+    """
+    python = blender_python(version)
+    stamp = python.parent.parent / "installed.txt"
+    wanted = [f"bpy=={BLENDERS[version]}", *_blender_pins()]
+    if stamp.exists() and stamp.read_text().splitlines() == wanted:
+        return python
+    if sys.version_info[:2] != (3, 11):
+        print(f"Blender {version} as a module needs Python 3.11; this is {sys.version.split()[0]}. Its tests are skipped.", flush=True)
+        return None
+    print(f"Installing Blender {version} as a module in {stamp.parent}; the first time this takes some minutes ...", flush=True)
+    venv.create(stamp.parent, with_pip=True, clear=True)
+    # Linters walk through folders that git does not ignore.
+    (stamp.parent / ".gitignore").write_text("*\n")
+    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
+    if subprocess.run(command).returncode != 0:
+        print(f"Blender {version} could not be installed; what pip said is above. Its tests are skipped.", flush=True)
+        return None
+    stamp.write_text("\n".join(wanted))
+    return python
+
+
 def run(python: Path, *arguments: str) -> int:
     """Runs the environment's Python in the project's folder and returns its exit status."""
     return subprocess.run([str(python), *arguments], cwd=ROOT).returncode
+
+
+def _python_in(environment: Path) -> Path:
+    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _blender_pins() -> list[str]:
+    """Of what stands beside Blender, as pinned for the project."""
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    return [line for line in pins if line.split("==")[0] in _BLENDER_PACKAGES]
 
 
 def _pip(python: Path, *arguments: str) -> None:

@@ -1,10 +1,13 @@
-"""Sets up `.venv` and checks everything: lint, format, types, tests. Arguments go to pytest: python scripts/test.py [-k NAME ...]"""
+"""Sets up `.venv` and checks everything: lint, format, types, tests. Arguments go to pytest: python scripts/test.py [-k NAME ...]
+
+The add-on's tests also run in older Blenders, each in an environment of its own (`.venv-bpy-4.2`), where those can be installed.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from environment import prepare, run
+from environment import BLENDERS, prepare, prepare_blender, run
 
 _CHECKS = (
     ("Lint", ("-m", "ruff", "check", ".")),
@@ -16,6 +19,8 @@ _CHECKS = (
 def main() -> int:
     """Runs the checks and returns 0 when all of them pass."""
     python = prepare(("dev", "blender", "insightface", "models", "recognition", "train", "evaluate"))
+    for version in BLENDERS:
+        prepare_blender(version)
     failed = []
     # With arguments somebody looks for one test; the rest can wait.
     for name, command in () if sys.argv[1:] else _CHECKS:

@@ -1,0 +1,1 @@
+"""How the Blender extension is packed: wheels, archives, repository."""
