@@ -88,10 +88,11 @@ def _draw_job(layout: bpy.types.UILayout, job: Job, now: runtime.Running) -> Non
     if job is now.delivery.job:
         stage = pgettext_iface("Waiting for Object Mode") if now.is_waiting_for_user else pgettext_iface("Building the head")
     box.progress(factor=job.fraction, text=stage, translate=False)
+    # Above the preview, whose coming would move it away from under the mouse.
+    box.operator("focus_face.cancel", text="Cancel", icon="CANCEL").number = job.number
     icon = now.pictures.preview_icon(job.number)
     if icon:
         box.template_icon(icon_value=icon, scale=6.0)
-    box.operator("focus_face.cancel", text="Cancel", icon="CANCEL").number = job.number
 
 
 def _draw_error(layout: bpy.types.UILayout, error: AddonError, context: bpy.types.Context) -> None:

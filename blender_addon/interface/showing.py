@@ -40,7 +40,8 @@ def viewport_of(context: bpy.types.Context) -> Viewport:
 def show_head(head: bpy.types.Object, scene: bpy.types.Scene, viewport: Viewport) -> None:
     """Turns the view to a head: through its camera where that is the scene's, otherwise to the selected heads.
 
-    Solid shading shows textures from then on, where it showed the materials' colours. Nothing changes for users in another mode, in local view, in a camera's view or in the middle of turning the view.
+    Solid shading shows textures from then on, where it showed the materials' colours. Nothing changes for users in another mode, in local
+    view, in a camera's view or in the middle of turning the view.
     """
     view = _view(scene, viewport.pointer)
     if viewport.has_shown or view is None or not _is_free(view, head):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -23,3 +26,28 @@ def is_running(pid: int) -> bool:
         # The name before the state may hold spaces and brackets.
         return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+def workers_of(pid: int) -> list[int]:
+    """The backend's workers among what this process has started."""
+    return [process for process in descendants(pid) if b"focus_backend.serving.work" in _command_of(process)]
+
+
+@contextlib.contextmanager
+def held_still(processes: Sequence[int]) -> Iterator[None]:
+    """They do nothing meanwhile."""
+    try:
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        yield
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+
+
+def _command_of(pid: int) -> bytes:
+    try:
+        return (PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return b""
