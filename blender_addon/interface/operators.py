@@ -13,6 +13,7 @@ from bpy.props import CollectionProperty, IntProperty, StringProperty
 
 from ..errors import AddonError
 from . import runtime, timer
+from .choosing import choose_photos
 from .properties import RELATIVE
 from .reconstruct import PHOTO_GLOB, given_photos
 from .remedies import in_one_line
@@ -39,7 +40,7 @@ class FOCUS_FACE_OT_choose_photo(bpy.types.Operator):
         if not photos:
             self.report({"WARNING"}, pgettext_rpt("No photo was chosen"))
             return {"CANCELLED"}
-        runtime.choose_photos([str(photo) for photo in photos])
+        choose_photos([str(photo) for photo in photos])
         if context.area is not None:
             context.area.tag_redraw()
         return {"FINISHED"}
@@ -57,7 +58,7 @@ class FOCUS_FACE_OT_forget_photo(bpy.types.Operator):
         return bool(runtime.running().photos)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        runtime.choose_photos([])
+        choose_photos([])
         return {"FINISHED"}
 
 

@@ -25,6 +25,7 @@ _LIGHTS = {
 _OF_PREFERENCES = ("no-backend", "connection", "key-file", "refused", "missing-dependency")
 _OF_LOG = ("backend-lost", "backend", "internal", "worker-lost")
 _LETTER_WIDTH = 6.3
+_ICONS_WIDTH = 45.0
 _MOST_JOBS = 8
 
 
@@ -98,16 +99,15 @@ def _draw_job(layout: bpy.types.UILayout, job: Job, now: runtime.Running) -> Non
 def _draw_error(layout: bpy.types.UILayout, error: AddonError, context: bpy.types.Context) -> None:
     box = layout.box()
     row = box.row()
-    lines = _wrapped(error.problem, context)
-    row.alert = True
-    row.label(text=lines[0], translate=False, icon="ERROR")
+    problem = row.column(align=True)
+    problem.alert = True
+    for place, line in enumerate(_wrapped(error.problem, context, _ICONS_WIDTH)):
+        problem.label(text=line, translate=False, icon="BLANK1" if place else "ERROR")
     row.operator("focus_face.dismiss_error", text="", icon="X", emboss=False)
-    column = box.column(align=True)
-    column.scale_y = 0.8
-    for line in lines[1:]:
-        column.label(text=line, translate=False)
+    remedy = box.column(align=True)
+    remedy.scale_y = 0.8
     for line in _wrapped(remedy_of(error), context):
-        column.label(text=line, translate=False)
+        remedy.label(text=line, translate=False)
     if error.code in _OF_PREFERENCES:
         box.operator("preferences.addon_show", text="Open Preferences", icon="PREFERENCES").module = package.ROOT_PACKAGE
     elif error.code == "offline":
@@ -116,11 +116,11 @@ def _draw_error(layout: bpy.types.UILayout, error: AddonError, context: bpy.type
         box.operator("focus_face.open_log", text="Open Log", icon="TEXT")
 
 
-def _wrapped(text: str, context: bpy.types.Context) -> list[str]:
-    """Lines that fit into the panel, first letter large; empty for no text."""
+def _wrapped(text: str, context: bpy.types.Context, taken: float = 0.0) -> list[str]:
+    """Lines that fit into the panel beside what takes `taken` pixels, first letter large; empty for no text."""
     scale = context.preferences.system.ui_scale
-    # Icon, box and the sidebar's tabs take their share.
-    letters = max(16, int((context.region.width / scale - 70) / _LETTER_WIDTH))
+    # Box and the sidebar's tabs take their share.
+    letters = max(16, int((context.region.width / scale - 70 - taken) / _LETTER_WIDTH))
     return textwrap.wrap(text[:1].upper() + text[1:], letters) or []
 
 

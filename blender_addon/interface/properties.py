@@ -11,6 +11,7 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, Po
 
 from ..options import ReconstructionOptions, SceneOptions
 from . import rows, runtime
+from .choosing import choose_photos
 
 # Since Blender 4.5 a path has to say that it may begin with `//`.
 RELATIVE = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5) else set()
@@ -138,7 +139,7 @@ def _chosen_photo(self: FOCUS_FACE_PG_panel) -> str:
 
 
 def _choose_photo(self: FOCUS_FACE_PG_panel, path: str) -> None:
-    runtime.choose_photos([path] if path else [])
+    choose_photos([path] if path else [])
 
 
 def _name_of_photo(self: FOCUS_FACE_PG_panel) -> str:

