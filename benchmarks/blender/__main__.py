@@ -1,15 +1,17 @@
-"""The extension in a real Blender with a window: `python -m benchmarks.blender latency|memory --blender blender [options]`.
+"""The extension in a real Blender: `python -m benchmarks.blender latency|memory|faults --blender blender [options]`.
 
 * latency: seconds from the click on the button until the head is in the scene, with a backend that has to be started first and with one
   that runs; and the longest time that Blender's main thread was away meanwhile, beside that of doing nothing and of drawing the viewport.
 * memory: resident size and datablocks of Blender over many reconstructions, each undone.
+* faults: what the user sees when something goes wrong, and whether the next photo works; exit status 1 where it is not as documented.
 
-Needed: Xvfb, xdotool, ImageMagick's import, a backend; Linux.
+Needed: Xvfb, xdotool, ImageMagick's import, a backend; Linux. Faults of disks need root.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -36,21 +38,31 @@ def _parser() -> argparse.ArgumentParser:
     memory.add_argument("--times", type=int, default=50)
     memory.add_argument("--every", type=int, default=10, help="reconstructions between samples")
     memory.add_argument("--method", default="", help="auto, fit, network or refine")
+    faults = commands.add_parser("faults", parents=[shared], help="what the user sees when something goes wrong")
+    faults.add_argument("--only", nargs="+", default=[], metavar="NAME", help="cases whose name contains one of these")
+    faults.add_argument("--markdown", type=Path, help="file for the table")
     return parser
 
 
-def _run(options: argparse.Namespace, folder: Path) -> None:
+def _run(options: argparse.Namespace, folder: Path) -> bool:
+    """Whether all was well."""
+    from benchmarks.blender.faults import installed_backend, run_faults
+    from benchmarks.blender.faults_stage import Stage
     from benchmarks.blender.latency import run_latency
     from benchmarks.blender.memory import run_memory
     from benchmarks.blender.trial import TrialOptions
 
     extension = options.extension or build_extension(folder)
     backend = options.backend.resolve() if options.backend else None
+    if options.command == "faults":
+        stage = Stage(shlex.split(options.blender), extension.resolve(), backend or installed_backend(), options.photo.resolve(), folder)
+        return run_faults(stage, options.only, options.markdown)
     trial = TrialOptions(options.blender, extension.resolve(), backend, options.photo.resolve())
     if options.command == "latency":
         run_latency(trial, options.cold, options.warm)
     else:
         run_memory(trial, options.times, options.every, options.method)
+    return True
 
 
 def main() -> int:
@@ -60,11 +72,10 @@ def main() -> int:
     print(f"options: {' '.join(sys.argv[1:])}", flush=True)
     with tempfile.TemporaryDirectory(prefix="focus-bench-") as folder:
         try:
-            _run(options, Path(folder))
+            return 0 if _run(options, Path(folder)) else 1
         except WindowTestError as error:
             print(f"benchmarks.blender: {error}", file=sys.stderr)
             return 1
-    return 0
 
 
 if __name__ == "__main__":

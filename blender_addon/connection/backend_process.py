@@ -149,6 +149,7 @@ class BackendProcess:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _remove_left_behind(self._folder)
+            _check_space(self._folder)
             log = self.log.open()
         except OSError as error:
             problem = f"the extension's folder {self._folder} cannot be written to ({error.strerror or error})"
@@ -247,6 +248,20 @@ def _ask_to_end(ready: Path) -> None:
         while not channel.events() and time.monotonic() < latest:
             time.sleep(0.02)
         channel.close()
+
+
+def _check_space(folder: Path) -> None:
+    """On a full disk a backend ends without a word, for its log is empty.
+
+    Raises:
+        OSError: less than 64 KiB can be written.
+    """
+    probe = folder / f".space-{os.getpid()}"
+    try:
+        probe.write_bytes(bytes(2**16))
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 def _remove_left_behind(folder: Path) -> None:

@@ -66,6 +66,9 @@ class Link:
         while self._monitor.poll(0):
             event, _ = struct.unpack("=Hi", self._monitor.recv_multipart()[0][:6])
             loss = loss or self._judge(event)
+        if loss is None and not self._is_established and not self._socket.getsockopt(self._zmq.EVENTS) & self._zmq.POLLOUT:
+            # What answered there does not speak ZeroMQ, which therefore has given the address up, and tells nobody.
+            return self._is_no_backend()
         return loss
 
     def receive(self, *, is_last: bool = False) -> Iterator[list[memoryview]]:
@@ -136,8 +139,7 @@ class Link:
         elif event in (kinds.HANDSHAKE_FAILED_NO_DETAIL, kinds.HANDSHAKE_FAILED_PROTOCOL):
             self._failed_handshakes += 1
             if self._failed_handshakes >= _MOST_FAILED_HANDSHAKES:
-                problem = f"the backend at {self._address} has another key than expected, or is no FOCUS backend"
-                return Lost(problem, "check the address and the key file", "refused")
+                return self._is_no_backend()
         elif event == kinds.CONNECTED:
             self._retries = 0
         elif event == kinds.CONNECT_RETRIED and self._is_loopback:
@@ -145,6 +147,10 @@ class Link:
             if self._retries >= _MOST_RETRIES:
                 return Lost(f"nobody listens at {self._address}", "start the backend, or check its address")
         return None
+
+    def _is_no_backend(self) -> Lost:
+        problem = f"the backend at {self._address} has another key than expected, or is no FOCUS backend"
+        return Lost(problem, "check the address and the key file", "refused")
 
     def _went_away(self) -> Lost:
         return Lost(f"the backend at {self._address} went away", "start it again, or look at its log")

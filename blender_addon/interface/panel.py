@@ -121,7 +121,9 @@ def _wrapped(text: str, context: bpy.types.Context, taken: float = 0.0) -> list[
     scale = context.preferences.system.ui_scale
     # Box and the sidebar's tabs take their share.
     letters = max(16, int((context.region.width / scale - 70 - taken) / _LETTER_WIDTH))
-    return textwrap.wrap(text[:1].upper() + text[1:], letters) or []
+    # A file's name stays as it is.
+    begins_with_word = text.partition(" ")[0].isalpha()
+    return textwrap.wrap(text[:1].upper() + text[1:] if begins_with_word else text, letters) or []
 
 
 class FOCUS_FACE_PT_options(Sidebar, bpy.types.Panel):
