@@ -86,7 +86,8 @@ def _build_head(photo: PhotoPlan, plan: Head, options: SceneOptions, scene: bpy.
     _write_properties(head, plan, options)
     if is_new:
         begin = max(0.0, *(other.location.x for other in same)) if same else 0.0
-        head.location = free_place(scene, plan, options.unit_scale, begin)
+        # The first face has the free view; the others of a group stay beside it.
+        head.location = free_place(scene, None if same else plan.camera, options.unit_scale, begin)
         _collection(photo, plan, scene).objects.link(head)
     _write_camera(head, photo, plan, options, scene)
     _write_world(head, plan)

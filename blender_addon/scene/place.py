@@ -8,7 +8,7 @@ import bpy
 import numpy as np
 from numpy import ndarray
 
-from ..head import Head, MatchedCamera
+from ..head import MatchedCamera
 from ..shapes import Float32
 from .find import heads
 from .marks import role_of
@@ -23,19 +23,19 @@ _REACH = 20.0
 _SOLID = {"MESH", "CURVE", "SURFACE", "META", "FONT", "CURVES", "POINTCLOUD", "VOLUME", "GPENCIL", "GREASEPENCIL"}
 
 
-def free_place(scene: bpy.types.Scene, plan: Head, unit_scale: float, begin: float = 0.0) -> tuple[float, float, float]:
+def free_place(scene: bpy.types.Scene, camera: MatchedCamera | None, unit_scale: float, begin: float = 0.0) -> tuple[float, float, float]:
     """World coordinates for a new head: the origin, or the first place beside it, along +x, where it and its photo's view are free.
 
     Only the bounding boxes of visible objects are looked at. A floor that would cut the head lifts it.
 
     Args:
         scene: where it is to stand.
-        plan: whose camera has to see it.
+        camera: of its photo, whose view is to be free; None where that does not matter.
         unit_scale: Blender units a metre.
         begin: where along x to begin.
     """
     spacing, tolerance, lift = SPACING * unit_scale, 1e-4 * unit_scale, 2 * _CLEARANCE * unit_scale
-    low, high = _needed_room(plan.camera, unit_scale)
+    low, high = _needed_room(camera, unit_scale)
     boxes = _boxes_along_x(scene, low, high + np.array([0, 0, lift]))
     is_scenery = np.abs(boxes).max((1, 2), initial=0) > _REACH * unit_scale
     z = _height_over_floor(boxes[is_scenery], unit_scale)

@@ -56,10 +56,10 @@ def _keep_face_only(head: bpy.types.Object) -> None:
     # Comes with bpy, and only after it.
     import bmesh
 
+    is_face = [value.value for value in head.data.attributes["face"].data]
     polygons = bmesh.new()
     polygons.from_mesh(head.data)
-    is_face = polygons.faces.layers.bool["face"]
-    bmesh.ops.delete(polygons, geom=[face for face in polygons.faces if not face[is_face]], context="FACES")
+    bmesh.ops.delete(polygons, geom=[face for face in polygons.faces if not is_face[face.index]], context="FACES")
     polygons.to_mesh(head.data)
     polygons.free()
 
