@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 try:
     from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 except ImportError:
-    Bool = Float = Float32 = Int = Int32 = UInt8 = None
+    Bool = Float = Float32 = Int = Int32 = UInt8 = Annotated
 
 __all__ = ["Bool", "Float", "Float32", "Int", "Int32", "UInt8"]

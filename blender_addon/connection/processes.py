@@ -52,6 +52,9 @@ def _start_on_windows(pid: int) -> float | None:
     """Seconds since 1970; None for one that ended and is still held open by somebody."""
     import ctypes
 
+    # Type checkers know WinDLL on Windows only.
+    if sys.platform != "win32":
+        raise OSError("this is not Windows")
     kernel = ctypes.WinDLL("kernel32", use_last_error=True)
     kernel.OpenProcess.restype = ctypes.c_void_p
     handle = ctypes.c_void_p(kernel.OpenProcess(_QUERY_LIMITED_INFORMATION, False, pid))

@@ -41,6 +41,7 @@ class Building:
 
     Attributes:
         job: whose photo it is.
+        target: where its heads are to land.
         plan: plain data, from which building can begin anew.
         steps: the building; None before it began and after an undo took away what it had made.
         heads: names of the objects so far.
@@ -48,6 +49,7 @@ class Building:
     """
 
     job: Job
+    target: Target
     plan: PhotoPlan
     steps: Generator[bpy.types.Object, None, None] | None = None
     heads: list[str] = field(default_factory=list)
@@ -90,13 +92,12 @@ class Delivery:
         longest = 0.0
         while True:
             begun = time.monotonic()
-            if (
-                (longest and begun + longest > deadline)
-                or not self._take(session, file_number)
-                or windows.is_user_amid(self._building.plan)
-            ):
+            if longest and begun + longest > deadline:
                 return
-            self._step(session)
+            building = self._take(session, file_number)
+            if building is None or windows.is_user_amid(building.plan):
+                return
+            self._step(session, building)
             longest = max(longest, time.monotonic() - begun)
 
     def interrupt(self) -> None:
@@ -107,7 +108,7 @@ class Delivery:
     def give_up(self, session: Session, error: AddonError) -> None:
         """Ends the photo that is being built with an error."""
         if self._building is not None:
-            self._fail(session, error)
+            self._fail(session, self._building.job, error)
 
     def drop(self) -> int:
         """Gives up the photo that is being built; returns how many that were."""
@@ -117,48 +118,44 @@ class Delivery:
         _close(dropped)
         return 1
 
-    def _take(self, session: Session, file_number: int) -> bool:
-        """Whether there is a photo to build."""
+    def _take(self, session: Session, file_number: int) -> Building | None:
+        """The photo to build; None where there is none."""
         while self._building is None:
             taken = session.take_plan()
             if taken is None:
-                return False
+                return None
             job, plan = taken
             # What was asked for in another file has no place in this one.
             if isinstance(job.tag, Target) and job.tag.file_number == file_number:
-                self._building = Building(job, plan)
-        return True
+                self._building = Building(job, job.tag, plan)
+        return self._building
 
-    def _step(self, session: Session) -> None:
-        building = self._building
+    def _step(self, session: Session, building: Building) -> None:
         try:
             if building.is_built:
                 self._finish(building)
                 return
-            if building.steps is None:
-                _begin(building)
-            head = next(building.steps, None)
+            head = next(building.steps or _begin(building), None)
             if head is None:
                 building.is_built = True
             else:
                 building.heads.append(head.name)
         except AddonError as error:
-            self._fail(session, error)
+            self._fail(session, building.job, error)
         except Exception as error:
             # Blender's own errors are of many types, and none may stop the timer.
             traceback.print_exc()
             problem = f"the head of {building.job.name} could not be built ({type(error).__name__}: {error})"
-            self._fail(session, AddonError(problem, "undo, then try again; the system console tells more", "scene"))
+            self._fail(session, building.job, AddonError(problem, "undo, then try again; the system console tells more", "scene"))
 
     def _finish(self, building: Building) -> None:
         """Makes all heads of the photo one undo step."""
         self._building = None
         self.heads[building.job.number] = building.heads
         _show(building)
-        windows.push_undo(_scene_of(building.job.tag), bpy.app.translations.pgettext_iface("Reconstruct Face"))
+        windows.push_undo(_scene_of(building.target), bpy.app.translations.pgettext_iface("Reconstruct Face"))
 
-    def _fail(self, session: Session, error: AddonError) -> None:
-        job = self._building.job
+    def _fail(self, session: Session, job: Job, error: AddonError) -> None:
         self.drop()
         job.state, job.error = FAILED, error
         session.error = error
@@ -171,20 +168,21 @@ def target_of(scene: bpy.types.Scene, file_number: int, viewport: Viewport | Non
 
 def _show(building: Building) -> None:
     """Turns the user's view to the first head of the photo, where that was wanted."""
-    target, scene = building.job.tag, _scene_of(building.job.tag)
+    viewport, scene = building.target.viewport, _scene_of(building.target)
     head = scene.objects.get(building.heads[0])
-    if target.viewport is None or not building.job.scene_options.show or head is None or bpy.app.background:
+    if viewport is None or not building.job.scene_options.show or head is None or bpy.app.background:
         return
     try:
-        show_head(head, scene, target.viewport)
+        show_head(head, scene, viewport)
     except RuntimeError:
         # The head is there; that a viewport could not be turned to it is no failure.
         traceback.print_exc()
 
 
-def _begin(building: Building) -> None:
+def _begin(building: Building) -> Generator[bpy.types.Object, None, None]:
     building.heads.clear()
-    building.steps = build_photo(building.plan, building.job.scene_options, _scene_of(building.job.tag))
+    building.steps = build_photo(building.plan, building.job.scene_options, _scene_of(building.target))
+    return building.steps
 
 
 def _scene_of(target: Target) -> bpy.types.Scene:

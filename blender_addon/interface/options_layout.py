@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import bpy
 
-from .properties import METHODS
+from .properties import METHODS, Options
 
 
-def draw_options(layout: bpy.types.UILayout, options: object, methods: Sequence[str] = ()) -> None:
+def draw_options(layout: bpy.types.UILayout, options: Options, methods: Sequence[str] = ()) -> None:
     """All options, those first that matter most.
 
     Args:
@@ -35,7 +35,7 @@ def draw_options(layout: bpy.types.UILayout, options: object, methods: Sequence[
     _draw_toggles(layout, options, "Then", ("set_up_scene", "show"))
 
 
-def _draw_methods(layout: bpy.types.UILayout, options: object, methods: Sequence[str]) -> None:
+def _draw_methods(layout: bpy.types.UILayout, options: Options, methods: Sequence[str]) -> None:
     choices = layout.grid_flow(columns=2, align=True, row_major=True, even_columns=True)
     for method, _name, _description in METHODS:
         choice = choices.row(align=True)
@@ -44,7 +44,7 @@ def _draw_methods(layout: bpy.types.UILayout, options: object, methods: Sequence
         choice.prop_enum(options, "method", method)
 
 
-def _draw_toggles(layout: bpy.types.UILayout, options: object, heading: str, names: Sequence[str]) -> None:
+def _draw_toggles(layout: bpy.types.UILayout, options: Options, heading: str, names: Sequence[str]) -> None:
     column = layout.column(align=True)
     column.label(text=heading)
     grid = column.grid_flow(columns=2, align=True, row_major=True, even_columns=True)

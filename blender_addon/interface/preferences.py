@@ -120,6 +120,8 @@ class FOCUS_FACE_OT_find_backend(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         ours = preferences()
+        # Blender polls before it executes.
+        assert ours is not None
         preferred = bpy.path.abspath(ours.executable) if ours.executable else ""
         found = find_backend(preferred)
         ours.found_backend = str(found) if found is not None else ""
@@ -141,7 +143,10 @@ class FOCUS_FACE_OT_use_as_defaults(bpy.types.Operator):
         return preferences() is not None
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        copy_options(context.window_manager.focus_face.options, preferences().defaults)
+        ours = preferences()
+        # Blender polls before it executes.
+        assert ours is not None
+        copy_options(context.window_manager.focus_face.options, ours.defaults)
         return {"FINISHED"}
 
 

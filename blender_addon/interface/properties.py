@@ -112,18 +112,18 @@ class Options:
 OPTION_NAMES = tuple(Options.__annotations__)
 
 
-def reconstruction_options(source: object) -> ReconstructionOptions:
+def reconstruction_options(source: Options) -> ReconstructionOptions:
     """Of anything with the properties of `Options`."""
     method = "" if source.method == "auto" else source.method
     return ReconstructionOptions(method=method, misfit=source.misfit, faces=source.faces, texture_size=int(source.texture_size))
 
 
-def scene_options(source: object) -> SceneOptions:
+def scene_options(source: Options) -> SceneOptions:
     """Of anything with the properties of `Options`."""
     return SceneOptions(unit_scale=source.unit_scale, **{name: getattr(source, name) for name in SCENE_FLAGS})
 
 
-def copy_options(source: object, target: object) -> None:
+def copy_options(source: Options, target: Options) -> None:
     """Sets the options of `target` to those of `source`."""
     for name in OPTION_NAMES:
         setattr(target, name, getattr(source, name))

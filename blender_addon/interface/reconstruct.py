@@ -101,7 +101,7 @@ class FOCUS_FACE_OT_reconstruct(Options, bpy.types.Operator):
         return ChosenOptions({name: getattr(source, name) for name, source in sources.items()})
 
 
-class ChosenOptions:
+class ChosenOptions(Options):
     """Values of `Options`, as attributes."""
 
     def __init__(self, values: dict[str, object]) -> None:

@@ -46,11 +46,11 @@ class OfOneHead:
     head: StringProperty(name="Head", description="Name of the head's object; empty for the active one", options={"SKIP_SAVE"})
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
+    def poll(cls: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
         cls.poll_message_set("Only in Object Mode")
         return context.mode == "OBJECT"
 
-    def chosen(self, context: bpy.types.Context) -> bpy.types.Object | None:
+    def chosen(self: bpy.types.Operator, context: bpy.types.Context) -> bpy.types.Object | None:
         """The head that is meant; None, and a word to the user, where there is none."""
         head = context.view_layer.objects.get(self.head) if self.head else rows.active_head(context)
         if find.is_head(head):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import bpy
@@ -73,7 +74,7 @@ def look_through_camera(window: bpy.types.Window, area: bpy.types.Area) -> None:
             bpy.ops.view3d.view_center_camera()
 
 
-def _inside(window: bpy.types.Window, area: bpy.types.Area) -> object:
+def _inside(window: bpy.types.Window, area: bpy.types.Area) -> AbstractContextManager[object]:
     region = next(region for region in area.regions if region.type == "WINDOW")
     return bpy.context.temp_override(window=window, screen=window.screen, area=area, region=region)
 

@@ -53,8 +53,9 @@ def _error_of(job: Job) -> AddonError:
 def _end_standstill() -> None:
     """While a script waits for us, nobody can leave the mode that we wait for."""
     now = runtime.running()
-    if now.delivery.waits_for_user():
-        problem = f"the head of {now.delivery.job.name} is being edited or rendered"
+    job = now.delivery.job
+    if job is not None and now.delivery.waits_for_user():
+        problem = f"the head of {job.name} is being edited or rendered"
         now.delivery.give_up(runtime.session(), AddonError(problem, "go back to Object Mode first", "mode"))
 
 

@@ -47,7 +47,7 @@ def _filtered(rows: UInt8[ndarray, "rows bytes"]) -> UInt8[ndarray, "rows bytes_
 def _deflate(data: ndarray) -> bytes:
     # On filtered photos looking for runs only is both faster and smaller than zlib's own choice.
     compressor = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
-    return compressor.compress(data) + compressor.flush()
+    return compressor.compress(data.data) + compressor.flush()
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

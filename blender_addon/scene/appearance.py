@@ -38,9 +38,10 @@ def show_texture(head: bpy.types.Object, which: str) -> None:
         which: "photo" or "albedo".
     """
     material = material_of(head)
-    node = image_node(material, _NODES[which])
-    skin = None if material is None else principled_node(material)
-    if node is None or skin is None or material.library is not None:
+    if material is None or material.library is not None:
+        return
+    node, skin = image_node(material, _NODES[which]), principled_node(material)
+    if node is None or skin is None:
         return
     material.node_tree.links.new(node.outputs["Color"], skin.inputs["Base Color"])
     # The active image is what viewports without materials show, and where baking writes.

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import bpy
 
@@ -36,7 +36,7 @@ _PROPERTIES = "focus_"
 _INTEGER_BITS = 31
 
 
-def build_photo(plan: PhotoPlan, options: SceneOptions, scene: bpy.types.Scene) -> Iterator[bpy.types.Object]:
+def build_photo(plan: PhotoPlan, options: SceneOptions, scene: bpy.types.Scene) -> Generator[bpy.types.Object, None, None]:
     """Builds the heads of a photo, one a step; heads of an earlier run are brought up to date, and those of faces that are no more go.
 
     Between two steps anything may happen to the scene, undo included: nothing of Blender's is kept from one to the next.

@@ -29,6 +29,7 @@ def write_camera(camera: bpy.types.Object | None, plan: Head, head: bpy.types.Ob
         key: of the head.
         unit_scale: Blender units a metre.
     """
+    assert plan.camera is not None
     if camera is None:
         camera = bpy.data.objects.new(f"{plan.name} camera", bpy.data.cameras.new(f"{plan.name} camera"))
         mark(camera, "camera", key)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypeGuard
 
 import bpy
 
@@ -34,9 +34,9 @@ def key_of(block: bpy.types.ID | None) -> str:
     return "" if block is None else _text(block, KEY)
 
 
-def is_ours_to_change(block: bpy.types.ID | None, role: str) -> bool:
+def is_ours_to_change(block: bpy.types.ID | None, role: str) -> TypeGuard[bpy.types.ID]:
     """Whether it is ours, and neither linked from another file nor an override of such a one."""
-    return role_of(block) == role and block.library is None and block.override_library is None
+    return block is not None and role_of(block) == role and block.library is None and block.override_library is None
 
 
 def mark_photo(block: bpy.types.ID, photo_path: str, photo_sha256: str) -> None:

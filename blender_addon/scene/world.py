@@ -24,6 +24,7 @@ def write_world(world: bpy.types.World | None, plan: Head, key: str) -> bpy.type
         plan: has an environment.
         key: of the head.
     """
+    assert plan.environment is not None
     if not is_ours_to_change(world, "world"):
         world = bpy.data.worlds.new(f"{plan.name} light")
         mark(world, "world", key)

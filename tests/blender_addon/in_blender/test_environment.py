@@ -106,6 +106,7 @@ def rendered_and_formula(scene: bpy.types.Scene, lighting: np.ndarray, rotation:
     return np.stack([seen[index] for index in range(len(AXES))]), formula(lighting, rotation)
 
 
+@pytest.mark.newest
 def test_light_that_is_nowhere_negative_is_met(scene):
     lighting = np.random.default_rng(5).normal(0, 0.12, (9, 3))
     lighting[0] = [3.5, 3.0, 2.5]
@@ -115,6 +116,7 @@ def test_light_that_is_nowhere_negative_is_met(scene):
     np.testing.assert_allclose(rendered, wanted, rtol=0.03)
 
 
+@pytest.mark.newest
 def test_light_of_a_photo_is_met_closely(scene, sample):
     result, _ = sample("astronaut")
     document = result.faces[0].document

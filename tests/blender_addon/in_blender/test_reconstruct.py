@@ -24,6 +24,7 @@ _PHOTO = Path(__file__).resolve().parents[3] / "docs" / "demo" / "astronaut.jpg"
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.newest,
     pytest.mark.skipif(not (_BACKEND or _SERVER), reason="neither FOCUS_BACKEND nor FOCUS_SERVER says which backend to use"),
 ]
 
