@@ -20,6 +20,7 @@ def main() -> int:
         for report in reports:
             print(f"  {report}")
         print(f"Mesh, textures and masks lie beside them in {OUTPUT}")
+        print(f"\nFor Blender, give {ROOT} as the backend in the extension's preferences (docs/blender.md).")
     return status
 
 

@@ -173,6 +173,7 @@ def _try_for(operator: bpy.types.Operator, act: Callable[[], None]) -> set[str]:
         operator.report({"ERROR"}, in_one_line(error))
         return {"CANCELLED"}
     finally:
+        runtime.look_at_backend()
         timer.wake()
     return {"FINISHED"}
 

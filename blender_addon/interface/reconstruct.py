@@ -24,7 +24,7 @@ from .remedies import in_one_line
 from .showing import Viewport, viewport_of
 from .waiting import wait_for
 
-PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp")
 PHOTO_GLOB = ";".join(f"*{ending}" for ending in PHOTO_ENDINGS)
 
 

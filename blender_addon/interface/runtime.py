@@ -143,6 +143,13 @@ def advance(budget: float) -> None:
     _running.status = _running.session.status
 
 
+def look_at_backend() -> None:
+    """Brings `status` up to date after a command; scripts have no timer that does."""
+    if _running.session is not None:
+        _running.session.tick()
+        _running.status = _running.session.status
+
+
 def leave_file() -> None:
     """Another file was opened: what was under way for the old one is given up."""
     _running.file_number += 1

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from dataclasses import dataclass
 import bpy
 
 from ..scene import find
+
+# Blender's own, made for painting textures.
+_LIGHT_FOR_TEXTURES = "paint.sl"
 
 
 @dataclass(eq=False)
@@ -58,9 +62,14 @@ def show_head(head: bpy.types.Object, scene: bpy.types.Scene, viewport: Viewport
 
 
 def _show_texture(shading: bpy.types.View3DShading) -> None:
-    """A face is known by its colours, which Solid does not show of itself."""
-    if shading.type == "SOLID" and shading.color_type == "MATERIAL":
-        shading.color_type = "TEXTURE"
+    """A face is known by its colours, which Solid does not show of itself, and darkens under its usual light."""
+    if shading.type != "SOLID" or shading.color_type != "MATERIAL":
+        return
+    shading.color_type = "TEXTURE"
+    if shading.light == "STUDIO" and shading.studio_light == "Default":
+        # The user may have removed it.
+        with contextlib.suppress(TypeError):
+            shading.studio_light = _LIGHT_FOR_TEXTURES
 
 
 def look_through_camera(window: bpy.types.Window, area: bpy.types.Area) -> None:

@@ -96,4 +96,4 @@ def test_solid_shading_shows_the_face_and_not_what_the_user_chose_otherwise(buil
     assert shading.color_type == "RANDOM"
     _view().view_perspective, shading.color_type = "PERSP", "MATERIAL"
     show_head(head, bpy.context.scene, Viewport(_area().as_pointer()))
-    assert shading.color_type == "TEXTURE"
+    assert (shading.color_type, shading.studio_light) == ("TEXTURE", "paint.sl")

@@ -127,7 +127,6 @@ def test_a_photo_under_way_is_given_up_when_a_file_is_opened(photo: Path) -> Non
 def test_a_stopped_backend_is_looked_for_where_the_preferences_say_and_started_again(photo: Path) -> None:
     assert runtime.log_file().is_file()
     assert bpy.ops.focus_face.stop_backend() == {"FINISHED"}
-    runtime.advance(0.01)
     assert runtime.running().status.light == "off"
     ours = bpy.context.preferences.addons["blender_addon"].preferences
     ours.executable = str(photo.parent / "nowhere")
@@ -135,4 +134,5 @@ def test_a_stopped_backend_is_looked_for_where_the_preferences_say_and_started_a
         bpy.ops.focus_face.reconstruct(filepath=str(photo))
     assert runtime.shown_error().code == "no-backend"
     ours.executable = _BACKEND
+    assert bpy.ops.focus_face.start_backend() == {"FINISHED"}
     assert bpy.ops.focus_face.reconstruct(filepath=str(photo)) == {"FINISHED"}
