@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import bpy
 
-from .camera import HEIGHT, WIDTH, overlay_of
+from .camera import HEIGHT, WIDTH, overlay_of, show_camera
 from .find import camera_of, material_of
 from .material import ALBEDO_NODE, PHOTO_NODE, image_node, principled_node
 from .world import show_world, world_of
@@ -68,7 +68,7 @@ def look_through(head: bpy.types.Object, scene: bpy.types.Scene) -> None:
     """
     camera, world = camera_of(head), world_of(head)
     if camera is not None:
-        scene.camera = camera
+        show_camera(camera, scene)
         render, lens = scene.render, camera.data
         render.resolution_x, render.resolution_y = int(lens.get(WIDTH, render.resolution_x)), int(lens.get(HEIGHT, render.resolution_y))
         render.resolution_percentage = 100

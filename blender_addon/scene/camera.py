@@ -14,6 +14,9 @@ from .marks import is_ours_to_change, mark, role_of
 SENSOR_WIDTH_MM = 36.0
 WIDTH = "focus_mark_width"
 HEIGHT = "focus_mark_height"
+# On a scene that looks through a camera of ours: the one that it had before. Not on the camera, or exporting and appending
+# the head would take the user's camera along.
+BEFORE = "focus_mark_camera_before"
 # Metres: nearer than any face that a photo shows, and far enough for a set around it.
 _CLIP_START, _CLIP_END = 0.01, 100.0
 _DISPLAY_SIZE = 0.1
@@ -42,6 +45,36 @@ def write_camera(camera: bpy.types.Object | None, plan: Head, head: bpy.types.Ob
     _write_lens(camera.data, plan.camera, unit_scale)
     _write_backgrounds(camera.data, plan, key)
     return camera
+
+
+def show_camera(camera: bpy.types.Object, scene: bpy.types.Scene) -> None:
+    """Makes it the scene's; the scene's former camera is remembered."""
+    former = scene.camera
+    if former is not None and role_of(former) != "camera":
+        scene[BEFORE] = former
+    scene.camera = camera
+
+
+def give_camera_back(camera: bpy.types.Object) -> None:
+    """Scenes that look through a camera of ours, which is about to go, get what they had before, or any other camera of theirs."""
+    for scene in bpy.data.scenes:
+        if scene.library is not None:
+            continue
+        if scene.camera == camera:
+            scene.camera = _other_camera(camera, scene)
+        if BEFORE in scene and (scene.camera is None or role_of(scene.camera) != "camera"):
+            del scene[BEFORE]
+
+
+def _other_camera(camera: bpy.types.Object, scene: bpy.types.Scene) -> bpy.types.Object | None:
+    former = scene.get(BEFORE)
+    others = [block for block in scene.objects if block != camera]
+    # Who deletes an object takes it out of the scene; the memory of it is no reason to bring it back.
+    if former is not None and former in others:
+        return former
+    # The user's own first.
+    cameras = sorted((block for block in others if block.type == "CAMERA"), key=lambda block: role_of(block) == "camera")
+    return cameras[0] if cameras else None
 
 
 def overlay_of(camera: bpy.types.Object | None) -> bpy.types.CameraBackgroundImage | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import bpy
 
-from .camera import is_camera_of_ours
+from .camera import give_camera_back, is_camera_of_ours
 from .images import drop_unused
 from .marks import FACE_INDEX, PHOTO, is_of_photo, is_ours_to_change, key_of, role_of
 from .material import images_of
@@ -107,6 +107,7 @@ def remove_camera(camera: bpy.types.Object) -> None:
     lens = camera.data
     pictures = [entry.image for entry in lens.background_images if entry.image is not None]
     _let_go(camera)
+    give_camera_back(camera)
     bpy.data.objects.remove(camera)
     if lens.users - lens.use_fake_user <= 0:
         bpy.data.cameras.remove(lens)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: the contributors of FOCUS for Blender
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The fitted lighting as a world."""
+"""The fitted lighting as a world: it lights and is mirrored, but the camera sees a neutral grey behind the head."""
 
 from __future__ import annotations
 
@@ -11,9 +11,21 @@ from .images import drop_unused, write_radiance
 from .marks import is_ours_to_change, key_of, mark, role_of
 
 LIGHT_NODE = "FOCUS lighting"
+BRIGHT_NODE = "FOCUS light"
+BACKDROP_NODE = "FOCUS backdrop"
+RAYS_NODE = "FOCUS camera rays"
+MIX_NODE = "FOCUS light or backdrop"
+# Blender's own world's, linear.
+BACKDROP_GREY = 0.05
 # On the head: its world. On a world of ours: the one that the scene had before, which would be lost with the file otherwise.
 WORLD = "focus_mark_world"
 BEFORE = "focus_mark_world_before"
+# On a world of ours: it was given the backdrop once; who took that out does not get it again.
+HAS_BACKDROP = "focus_mark_world_backdrop"
+_AS_MADE = {
+    ("ShaderNodeTexEnvironment", "ShaderNodeBackground", "Color"),
+    ("ShaderNodeBackground", "ShaderNodeOutputWorld", "Surface"),
+}
 
 
 def write_world(world: bpy.types.World | None, plan: Head, key: str) -> bpy.types.World:
@@ -35,6 +47,9 @@ def write_world(world: bpy.types.World | None, plan: Head, key: str) -> bpy.type
     node.image = write_radiance(plan.environment, f"{plan.name} light", before, key)
     if before is not None and before != node.image:
         drop_unused(before)
+    if HAS_BACKDROP not in world and _is_as_made(world.node_tree):
+        _add_backdrop(world.node_tree)
+        world[HAS_BACKDROP] = True
     return world
 
 
@@ -81,14 +96,45 @@ def is_world_of(world: bpy.types.World | None, key: str) -> bool:
 
 
 def _add_light_node(world: bpy.types.World) -> bpy.types.Node:
-    tree = world.node_tree
-    background = next((node for node in tree.nodes if node.bl_idname == "ShaderNodeBackground"), None)
-    background = background or tree.nodes.new("ShaderNodeBackground")
-    output = next((node for node in tree.nodes if node.bl_idname == "ShaderNodeOutputWorld"), None)
-    output = output or tree.nodes.new("ShaderNodeOutputWorld")
-    node = tree.nodes.new("ShaderNodeTexEnvironment")
+    nodes, links = world.node_tree.nodes, world.node_tree.links
+    others = (node for node in nodes if node.bl_idname == "ShaderNodeBackground" and node.name != BACKDROP_NODE)
+    background = nodes.get(BRIGHT_NODE) or next(others, None) or nodes.new("ShaderNodeBackground")
+    output = _output_node(nodes) or nodes.new("ShaderNodeOutputWorld")
+    node = nodes.new("ShaderNodeTexEnvironment")
     node.name, node.label = LIGHT_NODE, "Fitted lighting"
     node.location = (background.location[0] - 320.0, background.location[1])
-    tree.links.new(node.outputs["Color"], background.inputs["Color"])
-    tree.links.new(background.outputs["Background"], output.inputs["Surface"])
+    links.new(node.outputs["Color"], background.inputs["Color"])
+    if not background.outputs["Background"].is_linked:
+        links.new(background.outputs["Background"], output.inputs["Surface"])
     return node
+
+
+def _output_node(nodes: bpy.types.Nodes) -> bpy.types.Node | None:
+    return next((node for node in nodes if node.bl_idname == "ShaderNodeOutputWorld"), None)
+
+
+def _is_as_made(tree: bpy.types.NodeTree) -> bool:
+    """Whether the light goes straight to the output, and nothing else is there; its strength may be any."""
+    links = {(link.from_node.bl_idname, link.to_node.bl_idname, link.to_socket.name) for link in tree.links}
+    return len(tree.nodes) == 3 and links == _AS_MADE and not any(node.mute for node in tree.nodes)
+
+
+def _add_backdrop(tree: bpy.types.NodeTree) -> None:
+    """Shows a plain grey to the camera alone: the fitted light says little about what is behind the head, in garish colours."""
+    nodes, links = tree.nodes, tree.links
+    output = _output_node(nodes)
+    assert output is not None
+    bright = output.inputs["Surface"].links[0].from_node
+    bright.name, bright.label = BRIGHT_NODE, "Lights the scene"
+    backdrop, rays, mix = (nodes.new(f"ShaderNode{kind}") for kind in ("Background", "LightPath", "MixShader"))
+    backdrop.name, backdrop.label = BACKDROP_NODE, "Seen by the camera"
+    backdrop.inputs["Color"].default_value = (BACKDROP_GREY, BACKDROP_GREY, BACKDROP_GREY, 1.0)
+    rays.name, mix.name = RAYS_NODE, MIX_NODE
+    right, top = bright.location
+    backdrop.location, rays.location, mix.location = (right, top - 160.0), (right, top + 360.0), (right + 220.0, top)
+    output.location = (right + 440.0, top)
+    # By place: the sockets' names differ between versions.
+    links.new(rays.outputs["Is Camera Ray"], mix.inputs[0])
+    links.new(bright.outputs["Background"], mix.inputs[1])
+    links.new(backdrop.outputs["Background"], mix.inputs[2])
+    links.new(mix.outputs[0], output.inputs["Surface"])

@@ -19,7 +19,7 @@ from blender_addon.scene.appearance import show_texture, texture_of, textures_of
 from blender_addon.scene.build import build_photo
 from blender_addon.scene.find import material_of
 from blender_addon.scene.material import ALBEDO_NODE, MASK_NODE, PHOTO_NODE, image_node, principled_node
-from blender_addon.scene.world import light_node, world_of
+from blender_addon.scene.world import BACKDROP_NODE, BRIGHT_NODE, HAS_BACKDROP, MIX_NODE, RAYS_NODE, light_node, world_of
 
 PHOTO = Path(__file__).resolve().parents[3] / "docs" / "demo" / "astronaut.jpg"
 
@@ -116,8 +116,63 @@ def test_the_world_shows_the_planned_radiance(head: bpy.types.Object, plan: Phot
     assert image.is_float
     assert image.colorspace_settings.name in {"Linear Rec.709", "Non-Color"}
     assert bpy.context.scene.world == world_of(head)
-    surface = world_of(head).node_tree.get_output_node("ALL").inputs["Surface"].links[0].from_node
-    assert surface.inputs["Color"].links[0].from_node == light_node(world_of(head))
+    light = world_of(head).node_tree.nodes[BRIGHT_NODE]
+    assert light.inputs["Color"].links[0].from_node == light_node(world_of(head))
+
+
+def test_the_camera_alone_is_shown_a_backdrop(head: bpy.types.Object) -> None:
+    nodes = world_of(head).node_tree.nodes
+    mix = world_of(head).node_tree.get_output_node("ALL").inputs["Surface"].links[0].from_node
+    assert mix.name == MIX_NODE
+    sources = [socket.links[0].from_socket for socket in mix.inputs]
+    assert [source.node.name for source in sources] == [RAYS_NODE, BRIGHT_NODE, BACKDROP_NODE]
+    assert sources[0].name == "Is Camera Ray"
+    assert tuple(nodes[BACKDROP_NODE].inputs["Color"].default_value) == pytest.approx((0.05, 0.05, 0.05, 1.0))
+
+
+def test_a_world_of_before_gets_the_backdrop_once(head: bpy.types.Object, plan: PhotoPlan) -> None:
+    world = world_of(head)
+    _take_backdrop_out(world)
+    world.node_tree.nodes[BRIGHT_NODE].inputs["Strength"].default_value = 3.0
+    del world[HAS_BACKDROP]
+    list(build_photo(plan, SceneOptions(), bpy.context.scene))
+    assert MIX_NODE in world.node_tree.nodes
+    assert world.node_tree.nodes[BRIGHT_NODE].inputs["Strength"].default_value == 3.0
+    before = len(world.node_tree.nodes)
+    list(build_photo(plan, SceneOptions(), bpy.context.scene))
+    assert len(world.node_tree.nodes) == before
+
+
+@pytest.mark.parametrize("is_of_before", [True, False])
+def test_a_world_that_its_user_changed_gets_no_backdrop(head: bpy.types.Object, plan: PhotoPlan, is_of_before: bool) -> None:
+    world = world_of(head)
+    _take_backdrop_out(world)
+    if is_of_before:
+        del world[HAS_BACKDROP]
+        world.node_tree.links.new(world.node_tree.nodes.new("ShaderNodeMapping").outputs[0], light_node(world).inputs["Vector"])
+    list(build_photo(plan, SceneOptions(), bpy.context.scene))
+    assert MIX_NODE not in world.node_tree.nodes
+
+
+def test_a_deleted_light_comes_back_behind_the_backdrop(head: bpy.types.Object, plan: PhotoPlan) -> None:
+    nodes = world_of(head).node_tree.nodes
+    nodes.remove(light_node(world_of(head)))
+    list(build_photo(plan, SceneOptions(), bpy.context.scene))
+    assert nodes[BRIGHT_NODE].inputs["Color"].links[0].from_node == light_node(world_of(head))
+    assert not nodes[BACKDROP_NODE].inputs["Color"].is_linked
+    assert world_of(head).node_tree.get_output_node("ALL").inputs["Surface"].links[0].from_node.name == MIX_NODE
+
+
+@pytest.mark.slow
+def test_a_camera_that_looks_away_sees_grey_and_light_falls_as_before(head: bpy.types.Object, tmp_path: Path) -> None:
+    for direction in ((1.0, 0.2, 0.1), (-0.3, -1.0, 0.4), (0.1, 0.3, -1.0), (-1.0, 0.1, 0.2)):
+        np.testing.assert_allclose(_rendered_world(direction, tmp_path), 0.05, atol=1e-3)
+    white, mirror = (_rendered_sphere(tmp_path, kind) for kind in ("Diffuse", "Glossy"))
+    _take_backdrop_out(world_of(head))
+    np.testing.assert_allclose(_rendered_sphere(tmp_path, "Diffuse"), white, rtol=0.02)
+    np.testing.assert_allclose(_rendered_sphere(tmp_path, "Glossy"), mirror, rtol=0.02)
+    assert white.min() > 0.1
+    assert np.abs(mirror - 0.05).max() > 0.05
 
 
 @pytest.mark.slow
@@ -125,6 +180,8 @@ def test_the_world_shows_the_planned_radiance(head: bpy.types.Object, plan: Phot
 def test_cycles_sees_the_planned_radiance_in_its_direction(
     head: bpy.types.Object, plan: PhotoPlan, direction: tuple[float, float, float], tmp_path: Path
 ) -> None:
+    # The camera's rays are the probe; they would see the backdrop.
+    _take_backdrop_out(world_of(head))
     planned = plan.heads[0].environment
     azimuth, elevation = math.atan2(direction[1], direction[0]), math.asin(direction[2] / math.dist(direction, (0, 0, 0)))
     row = int((elevation / math.pi + 0.5) * planned.shape[0])
@@ -140,25 +197,57 @@ def test_a_colour_configuration_with_other_names_does_not_hinder() -> None:
     assert image.colorspace_settings.name == "Non-Color"
 
 
-def _rendered_world(direction: tuple[float, float, float], folder: Path) -> np.ndarray:
-    """Linear radiance that a narrow camera sees there."""
+def _take_backdrop_out(world: bpy.types.World) -> None:
+    """The tree as it was before there were backdrops."""
+    nodes = world.node_tree.nodes
+    for name in (BACKDROP_NODE, RAYS_NODE, MIX_NODE):
+        nodes.remove(nodes[name])
+    world.node_tree.links.new(nodes[BRIGHT_NODE].outputs["Background"], world.node_tree.get_output_node("ALL").inputs["Surface"])
+
+
+def _rendered_sphere(folder: Path, kind: str) -> np.ndarray:
+    """Mean linear radiance of the middle of a white sphere, seen from the front."""
+    bpy.ops.mesh.primitive_uv_sphere_add(radius=0.1, location=(0, 0, 0))
+    sphere = bpy.context.active_object
+    bpy.ops.object.shade_smooth()
+    material = bpy.data.materials.new(kind)
+    if material.node_tree is None:
+        material.use_nodes = True
+    nodes = material.node_tree.nodes
+    shader = nodes.new(f"ShaderNodeBsdf{kind}")
+    shader.inputs["Color"].default_value = (1, 1, 1, 1)
+    material.node_tree.links.new(shader.outputs[0], material.node_tree.get_output_node("ALL").inputs["Surface"])
+    sphere.data.materials.append(material)
+    seen = _rendered_world((0, 1, 0), folder, shown=sphere, samples=256)
+    bpy.data.objects.remove(sphere)
+    return seen
+
+
+def _rendered_world(
+    direction: tuple[float, float, float], folder: Path, shown: bpy.types.Object | None = None, samples: int = 1
+) -> np.ndarray:
+    """Linear radiance that a narrow camera a metre off the middle sees there, with nothing but `shown` in its way."""
     from mathutils import Vector
 
     scene = bpy.context.scene
     for block in list(scene.objects):
-        block.hide_render = True
+        block.hide_render = block != shown
     camera = bpy.data.objects.new("probe", bpy.data.cameras.new("probe"))
     scene.collection.objects.link(camera)
     camera.data.lens = 1000.0
+    camera.location = -Vector(direction).normalized()
     camera.rotation_mode = "QUATERNION"
     camera.rotation_quaternion = Vector(direction).to_track_quat("-Z", "Y")
     scene.camera = camera
     scene.render.engine = "CYCLES"
-    scene.cycles.samples = 1
+    scene.cycles.samples = samples
     scene.cycles.use_denoising = False
     scene.render.resolution_x = scene.render.resolution_y = 4
     scene.render.image_settings.file_format = "OPEN_EXR"
     scene.render.filepath = str(folder / "probe.exr")
     bpy.ops.render.render(write_still=True)
     seen = bpy.data.images.load(scene.render.filepath)
-    return np.array(seen.pixels).reshape(-1, 4)[:, :3].mean(0)
+    pixels = np.array(seen.pixels).reshape(-1, 4)[:, :3].mean(0)
+    bpy.data.images.remove(seen)
+    bpy.data.objects.remove(camera)
+    return pixels

@@ -73,6 +73,78 @@ def test_the_scene_gets_its_own_world_back_over_several_heads(plan: PhotoPlan, g
     assert bpy.context.scene.world == world
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_scene_gets_its_own_camera_back_over_several_heads(plan: PhotoPlan, group: PhotoPlan, first: int) -> None:
+    scene = bpy.context.scene
+    camera = scene.camera
+    before = set(scene.keys())
+    names = [_build(which)[0].name for which in (plan, dataclasses.replace(group, heads=group.heads[:1]))]
+    remove_head(bpy.data.objects[names.pop(first)])
+    # Who removes the head that is looked through gets his own camera back, as with the light.
+    assert scene.camera == (camera_of(bpy.data.objects[names[0]]) if first == 0 else camera)
+    remove_head(bpy.data.objects[names[0]])
+    assert scene.camera == camera
+    assert set(scene.keys()) == before
+
+
+def test_the_former_camera_survives_saving(plan: PhotoPlan, tmp_path: Path) -> None:
+    _build(plan)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "saved.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "saved.blend"))
+    remove_head(heads(bpy.context.scene)[0])
+    assert bpy.context.scene.camera == bpy.data.objects["Camera"]
+
+
+def test_each_scene_gets_its_own_camera_back(plan: PhotoPlan) -> None:
+    (head,) = _build(plan)
+    other = bpy.data.scenes.new("other")
+    own = bpy.data.objects.new("own", bpy.data.cameras.new("own"))
+    other.collection.objects.link(own)
+    other.camera = own
+    look_through(head, other)
+    assert other.camera == camera_of(head)
+    remove_head(head)
+    assert (other.camera, bpy.context.scene.camera) == (own, bpy.data.objects["Camera"])
+
+
+@pytest.mark.parametrize("is_deleted_by_hand", [True, False])
+def test_a_former_camera_that_is_gone_does_not_come_back(plan: PhotoPlan, is_deleted_by_hand: bool) -> None:
+    scene = bpy.context.scene
+    former = scene.camera
+    (head,) = _build(plan)
+    other = bpy.data.objects.new("other", bpy.data.cameras.new("other"))
+    scene.collection.objects.link(other)
+    if is_deleted_by_hand:
+        bpy.ops.object.select_all(action="DESELECT")
+        former.select_set(True)
+        bpy.ops.object.delete()
+    else:
+        bpy.data.objects.remove(former)
+    remove_head(head)
+    assert scene.camera == other
+    assert "Camera" not in scene.objects
+    bpy.data.orphans_purge()
+    assert "Camera" not in bpy.data.objects
+
+
+def test_another_head_is_looked_through_where_no_other_camera_is_left(group: PhotoPlan) -> None:
+    bpy.data.objects.remove(bpy.data.objects["Camera"])
+    first, second = _build(dataclasses.replace(group, heads=group.heads[:2]))
+    remove_head(first)
+    assert bpy.context.scene.camera == camera_of(second)
+    remove_head(second)
+    assert bpy.context.scene.camera is None
+
+
+def test_a_camera_that_the_user_took_since_stays(plan: PhotoPlan) -> None:
+    (head,) = _build(plan)
+    other = bpy.data.objects.new("other", bpy.data.cameras.new("other"))
+    bpy.context.scene.collection.objects.link(other)
+    bpy.context.scene.camera = other
+    remove_head(head)
+    assert bpy.context.scene.camera == other
+
+
 def test_the_users_world_is_not_lost_with_the_file(plan: PhotoPlan, tmp_path: Path) -> None:
     _build(plan)
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "saved.blend"))
