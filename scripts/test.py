@@ -16,8 +16,8 @@ _CHECKS = (
 )
 
 
-# Two processes; a file's tests share what they prepare. In order: the Blenders, which take longest, come early.
-_IN_PARALLEL = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+# Three processes for two cores, for one of them waits for Blenders; a file's tests share what they prepare. In order: those come early.
+_IN_PARALLEL = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 def main() -> int:

@@ -230,5 +230,5 @@ def test_a_photo_is_dropped_into_viewports_only() -> None:
     from blender_addon.interface.drop import FOCUS_FACE_FH_photo
 
     handler = FOCUS_FACE_FH_photo
-    assert set(handler.bl_file_extensions.split(";")) == {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+    assert set(handler.bl_file_extensions.split(";")) == {".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp"}
     assert not handler.poll_drop(bpy.context)

@@ -164,6 +164,7 @@ def test_a_deleted_light_comes_back_behind_the_backdrop(head: bpy.types.Object, 
 
 
 @pytest.mark.slow
+@pytest.mark.newest
 def test_a_camera_that_looks_away_sees_grey_and_light_falls_as_before(head: bpy.types.Object, tmp_path: Path) -> None:
     for direction in ((1.0, 0.2, 0.1), (-0.3, -1.0, 0.4), (0.1, 0.3, -1.0), (-1.0, 0.1, 0.2)):
         np.testing.assert_allclose(_rendered_world(direction, tmp_path), 0.05, atol=1e-3)
