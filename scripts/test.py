@@ -5,6 +5,7 @@ The add-on's tests also run in older Blenders, each in an environment of its own
 
 from __future__ import annotations
 
+import os
 import sys
 
 from environment import BLENDERS, prepare, prepare_blender, run
@@ -32,6 +33,8 @@ def main() -> int:
         if run(python, *command) != 0:
             failed.append(name)
     print("== Tests", flush=True)
+    # Threads of three processes on two cores would mostly wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if run(python, "-m", "pytest", *_IN_PARALLEL, *sys.argv[1:]) != 0:
         failed.append("Tests")
     print(f"Failed: {', '.join(failed)}" if failed else "All checks passed.")
