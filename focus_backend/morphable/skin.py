@@ -189,7 +189,7 @@ def paint(painter: Painter, people: People, weights: Float[ndarray, "n fields 3"
     texture = (weight.flatten(0, 1) @ painter.fields).unflatten(0, base.shape).add_(base[..., None]).exp_()
     _cover(texture, *_layers(maps.beard, people.beard[rows]), hair * 0.9)
     _cover(texture, maps.brow_texels, brow_coverage(maps.brow_place, people.brow[rows]), hair * 0.5)
-    _cover(texture, *_layers(maps.scalp[None], people.scalp[rows][:, None]), hair)
+    _cover(texture, *_layers(maps.scalp, people.scalp[rows]), hair)
     _cover(texture, *_layers(maps.lash, people.lash[rows]), hair * 0.3 + 0.004)
     texture[..., torch.from_numpy(maps.eye_texels)] = torch.from_numpy(eye_colours(maps, people, rows).astype(np.float32))
     return texture
@@ -235,7 +235,7 @@ def eye_colours(maps: SkinMaps, people: People, rows: slice) -> Float[ndarray, "
     in_iris = 1 / (1 + np.exp((ratio - 1.0) / 0.045))
     in_pupil = 1 / (1 + np.exp((ratio - pupil) / 0.05))
     ring = 1.15 - 0.75 * np.exp(-(((ratio - 1.0) / 0.16) ** 2)) - 0.2 * np.exp(-(((ratio - 0.45) / 0.15) ** 2))
-    lid_shadow = 1 - 0.45 / (1 + np.exp(-(maps.eye_height - 2.4) / 0.8))
+    lid_shadow = 1 - 0.15 / (1 + np.exp(-(maps.eye_height - 2.4) / 0.8))
     corner = np.clip((np.abs(maps.eye_side) - 7.0) / 7.0, 0, 1) * np.array([0.15, 0.45, 0.45])[:, None]
     white = people.sclera[rows][..., None] * (1 - corner)
     iris = people.iris[rows][..., None] * ring

@@ -16,6 +16,9 @@ from focus_backend.morphable.uv_atlas import ramp
 
 IRIS_RADIUS = 5.8  # mm
 MOTTLES, LOPSIDED_MOTTLES, FRECKLE_PATTERNS, MOLES = 10, 4, 3, 10
+# Hair sets in over centimetres, never on a line: where it begins and where it is full, mm beyond HAIRLINE; low, usual, receding.
+SCALP_BORDERS = ((-14.0, 38.0), (-2.0, 50.0), (10.0, 70.0))
+SCALP_RAGGEDNESS = ((45.0, 5.0), (16.0, 2.5))  # bumps of the borders: distance and height (mm)
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class SkinMaps:
         mottle: smooth random fields, used for melanin and blood; the last LOPSIDED_MOTTLES differ between the sides.
         lips: share of vermilion; `mouth_inside`, `lid_inside`: moist linings.
         brow: texels where brows can be, their signed x outwards (mm) and y, both of the reference frame.
-        beard: shares of moustache, chin, jaw, cheeks; `scalp`: of skull under hair; `lash`: of upper and lower lid line.
+        beard: shares of moustache, chin, jaw, cheeks; `lash`: of upper and lower lid line.
+        scalp: share of hair on the skull, for a low, a usual and a receding hairline.
         eye: texels of eyeballs; angle from straight ahead as distance in mm on the eyeball; height over its centre, mm.
     """
 
@@ -41,7 +45,7 @@ class SkinMaps:
     brow_texels: Int[ndarray, "b"]
     brow_place: Float[ndarray, "b 2"]
     beard: Float[ndarray, "4 t"]
-    scalp: Float[ndarray, "t"]
+    scalp: Float[ndarray, "3 t"]
     lash: Float[ndarray, "2 t"]
     eye_texels: Int[ndarray, "e"]
     eye_radius: Float[ndarray, "e"]
@@ -68,7 +72,7 @@ def draw_maps(places: TexelPlaces, marks: HeadLandmarks, random: Generator) -> S
         brow_texels=brow_texels,
         brow_place=brow_place,
         beard=_draw_beard(places, place, lips),
-        scalp=_draw_scalp(places, place),
+        scalp=_draw_scalp(places, place, random),
         lash=_draw_lashes(places, upper, lower) * skin,
         eye_texels=eye_texels,
         eye_radius=eye_radius,
@@ -136,15 +140,20 @@ def _draw_beard(places: TexelPlaces, place: Float[ndarray, "t 3"], lips: Float[n
     return np.stack([moustache, chin, jaw, cheeks]) * bare
 
 
-def _draw_scalp(places: TexelPlaces, place: Float[ndarray, "t 3"]) -> Float[ndarray, "t"]:
-    """Skull under hair: above the hairline, behind the temples and down to the nape, never on the ears or the face."""
+def _draw_scalp(places: TexelPlaces, place: Float[ndarray, "t 3"], random: Generator) -> Float[ndarray, "3 t"]:
+    """Skull under hair, within each border: above the hairline, behind the temples and down to the nape, never on the ears or the face."""
     x, y, z = np.abs(place[:, 0]), place[:, 1], place[:, 2]
     side = np.interp(y, *np.array(regions.TEMPLE_LINE).T)
     beyond = np.stack([y - curve_height(x, regions.HAIRLINE), np.minimum(side - z, y + 4.0), np.minimum(-112.0 - z, y + 84.0)])
     # A soft maximum rounds the corners where the borders of brow, temple and nape meet.
-    hair = ramp(7.0 * np.log(np.exp(np.clip(beyond, -200, 200) / 7.0).sum(0)), -4.0, 16.0)
+    depth = 7.0 * np.log(np.exp(np.clip(beyond, -200, 200) / 7.0).sum(0))
+    one_side = _on_one_side(places.position)
+    hair = [
+        ramp(depth + sum(height * _waves(one_side, length, 16, random) for length, height in SCALP_RAGGEDNESS), *border)
+        for border in SCALP_BORDERS
+    ]
     ears = 1 - ramp(x, 71.0, 74.5) * ramp(20 - y, 0.0, 8.0) * ramp(-z, 45.0, 55.0) * ramp(z, -118.0, -108.0)
-    return hair * ears * (places.role == "head")
+    return np.stack(hair) * ears * (places.role == "head")
 
 
 def _melanin_fields(places: TexelPlaces, place: Float[ndarray, "t 3"], random: Generator) -> dict[str, Float[ndarray, "t"]]:
@@ -213,11 +222,16 @@ def _shade_fields(
 
 def _mottle_fields(position: Float[ndarray, "t 3"], random: Generator) -> Float[ndarray, "k t"]:
     """Smooth random fields of unit variance: equal on both sides, then different ones."""
-    mirrored = position * np.sign(position[:, :1] + 1e-12) ** np.array([1, 0, 0])
+    one_side = _on_one_side(position)
     lengths = np.geomspace(90.0, 22.0, MOTTLES)
-    even = [_waves(mirrored, length, 16, random) for length in lengths]
+    even = [_waves(one_side, length, 16, random) for length in lengths]
     odd = [_waves(position, length, 16, random) for length in np.geomspace(90.0, 25.0, LOPSIDED_MOTTLES)]
     return np.stack(even + odd)
+
+
+def _on_one_side(position: Float[ndarray, "t 3"]) -> Float[ndarray, "t 3"]:
+    """Places of the subject's right moved to their mirror image, so that fields over them are symmetric."""
+    return position * np.sign(position[:, :1] + 1e-12) ** np.array([1, 0, 0])
 
 
 def _waves(position: Float[ndarray, "t 3"], length: float, count: int, random: Generator) -> Float[ndarray, "t"]:

@@ -34,7 +34,7 @@ class People:
         hair: colour of brows, beard and scalp.
         brow: thickness factor, coverage, raise, arch, reach inwards, tilt.
         beard: coverage of moustache, chin, jaw and cheeks.
-        scalp: coverage of the skull by short hair.
+        scalp: coverage of the skull by short hair, by a low, a usual and a receding hairline.
         lash: coverage of the upper and lower lid lines.
         lips: change of the logarithm of colour.
         iris, sclera: colours.
@@ -48,7 +48,7 @@ class People:
     hair: Float[ndarray, "n 3"]
     brow: Float[ndarray, "n 6"]
     beard: Float[ndarray, "n 4"]
-    scalp: Float[ndarray, "n"]
+    scalp: Float[ndarray, "n 3"]
     lash: Float[ndarray, "n 2"]
     lips: Float[ndarray, "n 3"]
     iris: Float[ndarray, "n 3"]
@@ -73,7 +73,7 @@ def sample_people(count: int, random: Generator) -> People:
         hair=hair,
         brow=_sample_brows(is_man, random),
         beard=_sample_beards(is_man, random),
-        scalp=np.clip(random.normal(0.60, 0.15, count) - 0.3 * is_man * age, 0.05, 0.9),
+        scalp=_sample_scalps(is_man, age, random),
         lash=np.clip(random.normal((0.72, 0.34), (0.12, 0.12), (count, 2)) + 0.08 * (0.5 - is_man[:, None]), 0.1, 0.95),
         lips=_sample_lips(pallor, is_man, random),
         iris=_iris_colour(fairness, pallor, random),
@@ -119,10 +119,10 @@ def _hair_colour(
 
 def _sample_brows(is_man: Float[ndarray, "n"], random: Generator) -> Float[ndarray, "n 6"]:
     count = len(is_man)
-    coverage = np.clip(random.normal(0.70, 0.13, count) + 0.05 * is_man, 0.25, 0.92)
-    coverage = np.where(random.random(count) < 0.015, 0.12 * coverage, coverage)
+    coverage = np.clip(random.normal(0.66, 0.14, count) + 0.05 * is_man, 0.2, 0.92)
+    coverage = np.where(random.random(count) < 0.03, 0.12 * coverage, coverage)
     columns = [
-        np.exp(random.normal(0, 0.2, count) + 0.24 * (is_man - 0.5)),
+        np.exp(random.normal(0, 0.25, count) + 0.24 * (is_man - 0.5)),
         coverage,
         random.normal(0, 1.5, count) - 1.4 * (is_man - 0.5),
         random.normal(0, 0.9, count) - 1.0 * (is_man - 0.5),
@@ -130,6 +130,12 @@ def _sample_brows(is_man: Float[ndarray, "n"], random: Generator) -> Float[ndarr
         random.normal(0, 0.035, count),
     ]
     return np.stack(columns, axis=1)
+
+
+def _sample_scalps(is_man: Float[ndarray, "n"], age: Float[ndarray, "n"], random: Generator) -> Float[ndarray, "n 3"]:
+    """Coverage within a low, a usual and a receding hairline: shaven or thin, as a dark cap would show wherever hair hides the skull."""
+    density = np.clip(random.normal(0.34, 0.15, len(age)) - 0.15 * is_man * age, 0.0, 0.8)
+    return density[:, None] * random.dirichlet((0.9, 0.9, 0.9), len(age))
 
 
 def _sample_beards(is_man: Float[ndarray, "n"], random: Generator) -> Float[ndarray, "n 4"]:

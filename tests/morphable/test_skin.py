@@ -8,7 +8,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from focus_backend.errors import ModelError
-from focus_backend.morphable import skin, skin_pigments, skin_population, skin_regions, uv_atlas
+from focus_backend.morphable import skin, skin_maps, skin_pigments, skin_population, skin_regions, uv_atlas
 
 TEXTURE_SIZE = 96
 
@@ -199,6 +199,20 @@ def test_painted_features_are_where_they_belong(geometry, basis):
     offset = np.linalg.norm((places.position - marks.eye_centres[(places.position[:, 0] > 0).astype(int)])[:, :2], axis=1)
     pupil, white = mean[on_eye & (offset < 1.2)].mean(), mean[on_eye & (offset > 8) & (offset < 11)].mean()
     assert pupil < 0.1 * white
+    above, below = (mean[on_eye & (offset > 7) & (offset < 10) & (sign * frame[:, 1] > 4)].mean() for sign in (1, -1))
+    assert above > 0.8 * below  # a shaded lid, no grey eye
+
+
+@pytest.mark.slow
+def test_hair_sets_in_over_centimetres(geometry):
+    arrays = [part.numpy() for part in (geometry.vertices, geometry.quads, geometry.uv, geometry.quad_uv)]
+    places, marks = skin_regions.place_texels(*arrays, TEXTURE_SIZE)
+    # Above the ears, whose edge is sharp.
+    skull = (places.role == "head") & (skin_regions.reference_frame(places, marks)[:, 1] > 25)
+    scalp, position = skin_maps.draw_maps(places, marks, np.random.default_rng(0)).scalp[:, skull], places.position[skull]
+    pairs = cKDTree(position).query_pairs(8.0, output_type="ndarray")
+    assert scalp.max(1) == pytest.approx(1.0)
+    assert np.abs(np.diff(scalp[:, pairs], axis=2)).max() < 0.65
 
 
 @pytest.mark.slow
