@@ -35,7 +35,13 @@ class _Kinds(NamedTuple):
 
 
 def draw_cover(
-    draws: Draws, view: FaceView, grid: Grid, noise: Float[Tensor, "b h w"], others: Float[Tensor, "b 3 h w"], is_there: Bool[Tensor, "b"]
+    draws: Draws,
+    view: FaceView,
+    grid: Grid,
+    noise: Float[Tensor, "b h w"],
+    hair: Float[Tensor, "b 3"],
+    others: Float[Tensor, "b 3 h w"],
+    is_there: Bool[Tensor, "b"],
 ) -> Layer:
     """A mask, scarf, hat, held thing or a cut piece of another picture.
 
@@ -44,6 +50,7 @@ def draw_cover(
         view: the faces.
         grid: pixels.
         noise: folds.
+        hair: its colour, linear RGB, which hats and scarves may have too, as they may that of skin.
         others: pictures that pieces are cut from.
         is_there: which faces have one.
     """
@@ -54,7 +61,7 @@ def draw_cover(
     straps, _ = capsule_distance(grid, _straps(draws, view, kinds.is_mask))
     frayed = (1.5 * view.unit * kinds.is_scarf)[:, None, None] * noise
     distance = torch.minimum(star_distance(grid, centre, radii) + frayed, straps)
-    fabric = _fabric(draws, grid, noise, kinds.is_mask)
+    fabric = _fabric(draws, grid, noise, kinds.is_mask, view.skin, hair)
     colour = choose(kinds.is_piece, others, lit(fabric.clamp(min=0.01).square(), _bulging_light(draws, view, grid, noise, centre, radii)))
     return Layer(distance, colour, is_there.float(), draws.uniform(count, low=0.05, high=0.5))
 
@@ -86,12 +93,21 @@ def _bulging_light(
     return shading * ((1 + 0.08 * noise) * draws.uniform(count, 1, 1, low=0.8, high=1.1))[:, None]
 
 
-def _fabric(draws: Draws, grid: Grid, noise: Float[Tensor, "b h w"], is_mask: Bool[Tensor, "b"]) -> Float[Tensor, "b 3 h w"]:
-    """sRGB of cloth; masks are plain white, blue or black more often than not."""
+def _fabric(
+    draws: Draws,
+    grid: Grid,
+    noise: Float[Tensor, "b h w"],
+    is_mask: Bool[Tensor, "b"],
+    skin: Float[Tensor, "b 3"],
+    hair: Float[Tensor, "b 3"],
+) -> Float[Tensor, "b 3 h w"]:
+    """sRGB of cloth; masks are plain white, blue or black more often than not, and some things have the colour of skin or hair."""
     count = len(noise)
     colours = draws.constant(0.93, 0.93, 0.93, 0.6, 0.78, 0.88, 0.1, 0.1, 0.11, 0.92, 0.93, 0.9).view(4, 3)
     plain = colours[draws.integers(4, count)] * draws.uniform(count, 1, low=0.9, high=1.0)
-    return choose(is_mask & draws.chance(0.6, count), plain[..., None, None], draw_pattern(draws, count, grid, noise))
+    usual = choose(is_mask & draws.chance(0.6, count), plain[..., None, None], draw_pattern(draws, count, grid, noise))
+    own = choose(draws.chance(0.6, count), skin, hair).sqrt()
+    return choose(draws.chance(0.12, count), own[..., None, None], usual)
 
 
 def _mask_corners(draws: Draws, view: FaceView) -> tuple[Float[Tensor, "b 2"], Float[Tensor, "b 16 2"]]:

@@ -39,7 +39,9 @@ def _blur(image: Tensor, is_on: Tensor, draws: Draws) -> Tensor:
     count = len(image)
     place = torch.arange(_BLUR_TAPS, device=image.device) - _BLUR_TAPS // 2
     x, y = place[None, None, :], place[None, :, None]
-    angle, width = draws.uniform(count, 1, 1, high=math.pi), draws.uniform(count, 1, 1, low=0.3, high=1.6) * image.shape[-1] / 224
+    angle = draws.uniform(count, 1, 1, high=math.pi)
+    # Mostly little.
+    width = (0.25 + 1.2 * draws.uniform(count, 1, 1).square()) * image.shape[-1] / 224
     long = width * torch.where(draws.chance(0.3, count, 1, 1), draws.uniform(count, 1, 1, low=1, high=3), 1.0)
     along, across = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
     weights = torch.exp(-0.5 * ((along / long).square() + (across / width).square()))
@@ -52,7 +54,7 @@ def _blur(image: Tensor, is_on: Tensor, draws: Draws) -> Tensor:
 def _shrink(image: Tensor, is_on: Tensor, draws: Draws) -> Tensor:
     """From a picture of half or a quarter of the pixels, or somewhere between."""
     count, size = len(image), image.shape[-2:]
-    amount = draws.uniform(count, high=2.0) * is_on
+    amount = 2 * draws.uniform(count).square() * is_on
     half = avg_pool2d(image, 2)
     mode = "bilinear"
     small = interpolate(half, size, mode=mode)
@@ -65,13 +67,13 @@ def _shift_colours(image: Tensor, is_on: Tensor, is_grey: Tensor, draws: Draws) 
     """White balance, contrast, saturation and gamma of cameras and apps; some pictures are grey or sepia."""
     count = len(image)
     on = _per_picture(is_on.float())
-    gamma = (draws.normal(count, 1, 1, 1, scale=0.18) * on).exp()
+    gamma = (draws.normal(count, 1, 1, 1, scale=0.12) * on).exp()
     image = image.clamp(min=1e-4) ** gamma
-    image = image * (1 + draws.normal(count, 3, 1, 1, scale=0.05) * on)
+    image = image * (1 + draws.normal(count, 3, 1, 1, scale=0.04) * on)
     middle = image.mean((1, 2, 3), keepdim=True)
-    image = torch.lerp(middle.expand_as(image), image, (draws.normal(count, 1, 1, 1, scale=0.15) * on).exp())
+    image = torch.lerp(middle.expand_as(image), image, (draws.normal(count, 1, 1, 1, scale=0.12) * on).exp())
     luma = (image * draws.constant(*_LUMA).view(3, 1, 1)).sum(1, keepdim=True)
-    saturation = (1 + draws.normal(count, 1, 1, 1, scale=0.25) * on).clamp(0, 1.6)
+    saturation = (1 + (draws.normal(count, 1, 1, 1, scale=0.16) - 0.05) * on).clamp(0, 1.4)
     tone = 1 + draws.uniform(count, 1, 1, 1).square() * draws.constant(0.2, 0.0, -0.25).view(1, 3, 1, 1)
     coloured = torch.lerp(luma.expand_as(image), image, saturation)
     return torch.where(_per_picture(is_grey), luma * tone, coloured)
@@ -80,7 +82,7 @@ def _shift_colours(image: Tensor, is_on: Tensor, is_grey: Tensor, draws: Draws) 
 def _add_noise(image: Tensor, is_on: Tensor, draws: Draws) -> Tensor:
     """Grain of sensors, stronger in the dark, partly the same in all colours, fine or of two pixels."""
     count, size = len(image), image.shape[-2:]
-    level = _per_picture(draws.log_uniform(count, low=0.005, high=0.06) * is_on)
+    level = _per_picture(draws.log_uniform(count, low=0.003, high=0.035) * is_on)
     grain = draws.normal(count, 3, *size)
     coarse = interpolate(avg_pool2d(grain, 2) * 2, size, mode="bilinear")
     grain = torch.lerp(grain, coarse, draws.uniform(count, 1, 1, 1))
@@ -91,7 +93,7 @@ def _add_noise(image: Tensor, is_on: Tensor, draws: Draws) -> Tensor:
 def _compress(image: Tensor, is_on: Tensor, draws: Draws) -> Tensor:
     """JPEG: half the colour resolution, cosine transform of 8 x 8 blocks, rounding to multiples that grow with frequency."""
     count, (height, width) = len(image), image.shape[-2:]
-    coarse = draws.log_uniform(count, low=0.15, high=4.0)
+    coarse = draws.log_uniform(count, low=0.1, high=2.5)
     full = pad(image, (0, -width % _BLOCK, 0, -height % _BLOCK), mode="replicate")
     luma = (full * draws.constant(*_LUMA).view(3, 1, 1)).sum(1, keepdim=True)
     chroma = torch.cat([full[:, 2:] - luma, full[:, :1] - luma], 1)

@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.rendering import Camera, Rendering, encode_srgb, render
 from train.data.draws import Draws
-from train.data.layers import Picture, lit, slope_shading
+from train.data.layers import Picture, at_pixels, lit, slope_shading
 from train.data.shapes import Capsules
 
 # Directions around the vertical axis, degrees from the front, and the height (mm) where short hair begins there.
@@ -35,7 +35,8 @@ class Hair(NamedTuple):
         line: height (mm, model space) where it begins, at the directions of `_AROUND`.
         slant: how much lower it begins on the left, mm a mm.
         thickness: mm.
-        ragged: how far single strands leave the line, mm.
+        wave: how much strands wind, shares of a turn around the head.
+        lengths: how far each strand leaves the line, mm.
         strands: brightness around 1 of neighbouring strands.
         is_long: hangs down beside the face.
         is_there: bald without.
@@ -47,7 +48,8 @@ class Hair(NamedTuple):
     line: Float[Tensor, "b around"]
     slant: Float[Tensor, "b"]
     thickness: Float[Tensor, "b"]
-    ragged: Float[Tensor, "b"]
+    wave: Float[Tensor, "b"]
+    lengths: Float[Tensor, "b strands"]
     strands: Float[Tensor, "b strands"]
     is_long: Bool[Tensor, "b"]
     is_there: Bool[Tensor, "b"]
@@ -67,16 +69,19 @@ def draw_hair(draws: Draws, count: int, share: float, beard_share: float) -> Hai
     lowered = draws.uniform(count, 1, low=15, high=50) * draws.constant(1, 1, 0.8, 0.4, *[0.0] * 6)
     line = line - has_fringe * lowered + draws.normal(count, len(_AROUND), scale=3.0)
     coarse = [interpolate(draws.normal(count, 1, cells), _STRANDS, mode="linear")[:, 0] for cells in (8, 32, 170, 512)]
-    mixed = 0.5 * coarse[0] + 0.4 * coarse[1] + coarse[2] + coarse[3]
+    mixed = 0.4 * coarse[0] + 0.4 * coarse[1] + coarse[2] + coarse[3]
     strands = 1 + mixed * draws.uniform(count, 1, low=0.05, high=0.17)
     thickness = torch.where(is_long, draws.log_uniform(count, low=8, high=28), draws.log_uniform(count, low=2.5, high=30))
-    ragged = draws.uniform(count, low=2, high=9) * (1 + has_fringe[:, 0])
+    # Fringes end in tufts with gaps between them.
+    ragged = draws.uniform(count, 1, low=1, high=5) + has_fringe * draws.log_uniform(count, 1, low=2, high=14)
+    lengths = ragged * (0.6 * coarse[1] + 0.7 * coarse[2] + 0.5 * draws.normal(count, _STRANDS)).clamp(-2.5, 2.5)
+    wave = draws.log_uniform(count, low=0.008, high=0.06)
     slant = draws.normal(count, scale=0.08) * (1 + 2 * has_fringe[:, 0])
     is_there = draws.chance(share, count)
     # Either a shadow through which skin is seen, or what hides it.
     dense = torch.where(draws.chance(0.5, count), draws.uniform(count, low=0.1, high=0.27), draws.uniform(count, low=0.7, high=1.1))
     beard, beard_line = dense * draws.chance(beard_share, count), draws.uniform(count, low=-75, high=-35)
-    return Hair(colour, line, slant, thickness, ragged, strands.clamp(0.3, 2), is_long, is_there, beard, beard_line)
+    return Hair(colour, line, slant, thickness, wave, lengths, strands.clamp(0.3, 2), is_long, is_there, beard, beard_line)
 
 
 def lay_hair(
@@ -86,9 +91,13 @@ def lay_hair(
     camera: Camera,
     hair: Hair,
     picture: Picture,
+    bend: Float[Tensor, "b h w"],
     noise: Float[Tensor, "b h w"],
 ) -> Picture:
-    """The picture with hair on the head: the scalp above its line, pushed outwards and drawn with strands that run down from the crown."""
+    """The picture with hair on the head: the scalp above its line, pushed outwards and drawn with strands that run down from the crown.
+
+    `bend` and `noise` wind the strands, slowly and finely.
+    """
     mean = model.mean_shape
     around = torch.atan2(mean[:, 0], mean[:, 2] - _AXIS_Z)
     inside = _above_line(hair, mean, around.abs())
@@ -98,12 +107,13 @@ def lay_hair(
     white = mean.new_ones(len(vertices), 2, 2, 3)
     drawn = render(model, shell, white, lighting, camera, region="head", antialiased=False)
     attributes = torch.stack([inside, around.expand_as(inside)], -1)
-    height, angle = _at_pixels(model, drawn.triangle_ids, drawn.barycentric, attributes).unbind(-1)
+    height, angle = at_pixels(model.triangles, drawn, attributes).unbind(-1)
     # Not more strands than pixels, or they make patterns of their own.
     across = min(_STRANDS, int(1.6 * noise.shape[-1]))
-    index = (across * (angle / (2 * math.pi) + 0.5 + 0.02 * noise)).long().flatten(1) % _STRANDS
-    strands = hair.strands.gather(1, index).view_as(height)
-    is_hair = (height + hair.ragged[:, None, None] * 4 * (strands - 1) > 0) & drawn.mask & hair.is_there[:, None, None]
+    winding = hair.wave[:, None, None] * (bend + 0.12 * noise)
+    index = (across * (angle / (2 * math.pi) + 0.5 + winding)).long().flatten(1) % _STRANDS
+    strands, length = (values.gather(1, index).view_as(height) for values in (hair.strands, hair.lengths))
+    is_hair = (height + length > 0) & drawn.mask & hair.is_there[:, None, None]
     opacity = avg_pool2d(is_hair.float()[:, None], 3, 1, 1, count_include_pad=False)
     opacity = opacity * _fade(height, drawn.mask)[:, None]
     colour = _strand_colour(hair, drawn.image.permute(0, 3, 1, 2), strands, drawn.mask)
@@ -111,23 +121,28 @@ def lay_hair(
     return Picture(torch.lerp(picture.image, colour, opacity), picture.visible * (1 - hidden))
 
 
-def lay_beard(model: FaceModel, head: Rendering, lighting: Float[Tensor, "b 9 3"], hair: Hair, picture: Picture, grain: Tensor) -> Picture:
-    """The picture with stubble or a beard around the mouth, on chin, jaw and cheeks.
+def beard_heights(model: FaceModel, hair: Hair) -> Float[Tensor, "b v"]:
+    """How far (about mm) each vertex lies inside of where the beard grows: around the mouth, on chin, jaw and cheeks."""
+    x, y, z = model.mean_shape.unbind(1)
+    # Height below the line, which rises towards the ears and falls beside the mouth; the lips stay free.
+    below = hair.beard_line[:, None] + 0.008 * x.square() - y
+    lips = 14 * ((x / 27).square() + ((y + 71) / 11).square()).sqrt() - 14
+    return torch.minimum(torch.minimum(below, lips), z + 75)
+
+
+def lay_beard(
+    head: Rendering, height: Float[Tensor, "b h w"], lighting: Float[Tensor, "b 9 3"], hair: Hair, picture: Picture, grain: Tensor
+) -> Picture:
+    """The picture with stubble or a beard.
 
     Args:
-        model: whose mean face says where beards grow.
         head: the rendered head.
+        height: `beard_heights` at its pixels.
         lighting: camera space.
         hair: its colour and density.
         picture: of the head.
         grain: uneven growth, b h w, around 0.
     """
-    x, y, z = model.mean_shape.unbind(1)
-    # Height below the line, which rises towards the ears and falls beside the mouth; the lips stay free.
-    below = hair.beard_line[:, None] + 0.008 * x.square() - y
-    lips = 14 * ((x / 27).square() + ((y + 71) / 11).square()).sqrt() - 14
-    grown = torch.minimum(torch.minimum(below, lips), z + 75)
-    height = _at_pixels(model, head.triangle_ids, head.barycentric, grown[..., None])[..., 0]
     dense = (hair.beard[:, None, None] * (1 + 0.1 * grain)).clamp(0, 1)
     opacity = (height / 10 + 0.25 * grain).clamp(0, 1) * dense * head.mask
     shading = slope_shading(head.normals[..., 0], head.normals[..., 1], lighting)
@@ -147,15 +162,6 @@ def _above_line(hair: Hair, mean: Float[Tensor, "v 3"], around: Float[Tensor, "v
     steps = [((degrees - low) / (high - low)).clamp(0, 1) for low, high in itertools.pairwise(_AROUND)]
     weights = (1 - (torch.stack(steps, 1).sum(1, keepdim=True) - knots).abs()).clamp(min=0)
     return mean[:, 1] - hair.line @ weights.T + hair.slant[:, None] * mean[:, 0]
-
-
-def _at_pixels(
-    model: FaceModel, ids: Tensor, barycentric: Float[Tensor, "b h w 3"], values: Float[Tensor, "b v c"]
-) -> Float[Tensor, "b h w c"]:
-    """Values of vertices at the seen pixels."""
-    corners = model.triangles[ids.clamp(min=0)].flatten(1)
-    seen = values.gather(1, corners[..., None].expand(-1, -1, values.shape[-1])).unflatten(1, barycentric.shape[1:])
-    return (seen * barycentric[..., None]).sum(-2)
 
 
 def _strand_colour(hair: Hair, shading: Tensor, strands: Tensor, mask: Tensor) -> Float[Tensor, "b 3 h w"]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import interpolate
 
+from focus_backend.rendering import Rendering, VisibleSurface
 from focus_backend.rendering.lighting import SH_BAND0, SH_BAND1, SH_BAND2, SH_BAND2_XX_YY, SH_BAND2_ZZ
-from train.data.shapes import coverage
+from train.data.shapes import COARSE_FROM, coverage
 
 # Least squares of the sRGB curve on 0.002 to 1 by the powers 1/2, 1/4 and 1 and a constant.
 _SRGB_FIT = (0.8186, 0.3104, -0.0500, -0.0794)
@@ -74,8 +76,12 @@ def round_shading(
 def slope_shading(x: Float[Tensor, "b h w"], y: Float[Tensor, "b h w"], lighting: Float[Tensor, "b 9 3"]) -> Float[Tensor, "b 3 h w"]:
     """Linear light on normals that face the camera, given by their parts to the right and up; a little light is everywhere.
 
-    `rendering.shade` with the channels first, which is several times faster on whole maps.
+    `rendering.shade` with the channels first, which is several times faster on whole maps. Light changes slowly: in large pictures it is
+    found at every second pixel and interpolated.
     """
+    size = tuple(x.shape[1:])
+    if min(size) >= COARSE_FROM:
+        x, y = x[:, ::2, ::2], y[:, ::2, ::2]
     xx, yy = x * x, y * y
     zz = (1 - xx - yy).clamp(min=0.02)
     z = zz.sqrt()
@@ -83,7 +89,8 @@ def slope_shading(x: Float[Tensor, "b h w"], y: Float[Tensor, "b h w"], lighting
     factors = [SH_BAND1] * 3 + [SH_BAND2, SH_BAND2, SH_BAND2_ZZ, SH_BAND2, SH_BAND2_XX_YY]
     weights = torch.stack([factor * lighting[:, index + 1] for index, factor in enumerate(factors)], 2)
     shading = torch.baddbmm(SH_BAND0 * lighting[:, 0, :, None], weights, terms)
-    return shading.unflatten(2, tuple(x.shape[1:])).clamp_(min=0.02)
+    shading = shading.unflatten(2, tuple(x.shape[1:])).clamp_(min=0.02)
+    return shading if shading.shape[2:] == size else interpolate(shading, size, mode="bilinear")
 
 
 def lit(colour: Float[Tensor, "b 3 *places"], shading: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
@@ -91,6 +98,13 @@ def lit(colour: Float[Tensor, "b 3 *places"], shading: Float[Tensor, "b 3 h w"])
     root = (colour * shading).clamp(0, 1).sqrt()
     first, second, third, offset = _SRGB_FIT
     return (root.sqrt().mul_(second) + root * (first + third * root)).add_(offset).clamp_(0, 1)
+
+
+def at_pixels(triangles: Int[Tensor, "f 3"], seen: Rendering | VisibleSurface, values: Float[Tensor, "b v c"]) -> Float[Tensor, "b h w c"]:
+    """Values of vertices at the seen pixels, 0 beside the surface."""
+    corners = triangles[seen.triangle_ids.clamp(min=0)].flatten(1)
+    found = values.gather(1, corners[..., None].expand(-1, -1, values.shape[-1])).unflatten(1, seen.barycentric.shape[1:])
+    return (found * seen.barycentric[..., None]).sum(-2)
 
 
 def _slopes(distance: Float[Tensor, "b h w"]) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"]]:

@@ -89,7 +89,10 @@ def draw_capsule_things(
     is_hand, is_strands = kind < 0.68, kind < 0.85
     chosen = Capsules(*(choose(is_hand, a, choose(is_strands, b, c)) for a, b, c in zip(hand, strands, writing, strict=True)))
     distance, radius = capsule_distance(grid, chosen)
-    shading = round_shading(distance, radius, view.lighting) * draws.uniform(count, 1, 1, 1, low=0.75, high=1.1)
+    # Between fingers it is dark.
+    depth = (1 + distance / radius.clamp(min=0.5)).clamp(0, 1)
+    crease = 1 - draws.uniform(count, 1, 1, high=0.6) * depth.square().square()
+    shading = round_shading(distance, radius, view.lighting) * (draws.uniform(count, 1, 1, low=0.6, high=1.05) * crease)[:, None]
     ink = draw_colour(draws, count)[..., 0, 0]
     colour = choose(is_hand, _hand_colour(draws, view), choose(is_strands, hair, ink))
     mottled = (colour[..., None, None] * (1 + 0.06 * noise[:, None])).clamp(0.004, 1)
@@ -100,11 +103,12 @@ def draw_capsule_things(
 
 
 def _hand_colour(draws: Draws, view: FaceView) -> Float[Tensor, "b 3"]:
-    """Mostly the person's own skin, sometimes another person's or a glove; linear RGB."""
+    """Mostly the person's own skin, a little tanned or flushed, sometimes another person's or a glove; linear RGB."""
     count = len(view.unit)
+    own = view.skin * (1 + draws.normal(count, 1, scale=0.12) + draws.normal(count, 3, scale=0.04)).clamp(0.6, 1.4)
     other = draws.constant(0.45, 0.27, 0.19) * draws.log_uniform(count, 1, low=0.15, high=1.4)
     kind = draws.uniform(count)
-    return choose(kind < 0.7, view.skin, choose(kind < 0.9, other, draws.uniform(count, 3).square()))
+    return choose(kind < 0.75, own, choose(kind < 0.92, other, draws.uniform(count, 3).square()))
 
 
 def _strand_capsules(draws: Draws, view: FaceView) -> Capsules:

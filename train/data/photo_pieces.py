@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from focus_backend.errors import ConfigError, PhotoError
-from focus_backend.photo import PHOTO_SUFFIXES, PhotoLimits, read_photo
+from focus_backend.photo import PhotoLimits, read_photo
+from focus_backend.photo_paths import PHOTO_SUFFIXES
 from train.data.draws import Draws
 
 # Kept in memory of the device: 256 squares of 256 pixels are 50 MB.

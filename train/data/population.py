@@ -16,9 +16,8 @@ from focus_backend.rendering import Camera, axis_angle_from_rotation, rotation_f
 from focus_backend.rendering.camera import cross_matrix
 from focus_backend.rendering.lighting import SH_BAND0
 from train.data.draws import Draws
+from train.data.self_shadow import LIGHT_LOBE
 
-# Cosine lobe of a distant light, band by band (Ramamoorthi and Hanrahan 2001).
-_LOBE = (math.pi, *[2 * math.pi / 3] * 3, *[math.pi / 4] * 5)
 _LIGHTS = 3
 # Beginnings of the names of expressions that a face in a photo often has.
 _USUAL = ("mouthSmile", "jawOpen", "eyeBlink")
@@ -81,10 +80,12 @@ def draw_lighting(draws: Draws, count: int, hard_share: float) -> Float[Tensor, 
     side[..., 0] = side[..., 0] + 2.0 * (draws.integers(2, count, 1) * 2 - 1)
     is_hard = draws.chance(hard_share, count, 1, 1)
     direction = torch.nn.functional.normalize(torch.where(is_hard, side, direction), dim=-1)
-    tint = 1 + draws.normal(count, _LIGHTS, 3, scale=0.1) + _warmth(draws, count)[:, None]
+    # Some rooms are lit in colours.
+    colourful = torch.where(draws.chance(0.15, count, 1, 1), 0.28, 0.08)
+    tint = 1 + draws.normal(count, _LIGHTS, 3) * colourful + _warmth(draws, count)[:, None]
     power = draws.uniform(count, _LIGHTS, 1, low=0.1, high=0.8) * torch.where(is_hard, 1.6, 1.0)
     is_on = torch.arange(_LIGHTS, device=draws.device)[:, None] < 1 + draws.integers(_LIGHTS, count, 1, 1)
-    lobe = draws.constant(*_LOBE)
+    lobe = draws.constant(*LIGHT_LOBE)
     lights = ((lobe * spherical_harmonics(direction))[..., None] * (power * is_on * tint.clamp(0.5, 1.5))[..., None, :]).sum(1)
     ambient = draws.uniform(count, 1, low=0.25, high=0.75) * torch.where(is_hard[:, 0], 0.4, 1.0)
     base = torch.zeros_like(lights)
@@ -98,10 +99,10 @@ def _warmth(draws: Draws, count: int) -> Float[Tensor, "count 3"]:
 
 
 def _expose(lighting: Float[Tensor, "count 9 3"], draws: Draws) -> Float[Tensor, "count 9 3"]:
-    """Scaled as cameras do, so that the front of the face gets about 1.1, with a wide rest of dark and bright photos."""
+    """Scaled as cameras do, so that the front of the face gets about 1, with a wide rest of dark and bright photos."""
     front = draws.constant(0.0, 0.0, 1.0, 0.6, 0.0, 0.8, -0.6, 0.0, 0.8, 0.0, 0.6, 0.8).view(4, 3)
     seen = (spherical_harmonics(front) @ lighting).mean((1, 2)).clamp(min=0.15)
-    level = (math.log(1.1) + draws.normal(len(lighting), scale=0.32)).clamp(math.log(0.4), math.log(2.1)).exp()
+    level = draws.normal(len(lighting), scale=0.4).clamp(math.log(0.25), math.log(2.1)).exp()
     return lighting * (level / seen)[:, None, None]
 
 
@@ -137,8 +138,18 @@ def draw_rotation(draws: Draws, count: int, wide_share: float, largest_yaw: floa
     return rotation_from_axis_angle(axes[:, 0]) @ rotation_from_axis_angle(axes[:, 1])
 
 
+def draw_distance(draws: Draws, count: int, spread: float, close_share: float) -> Float[Tensor, "count"]:
+    """Distances of cameras in units of the crop's: log-normal from short to long lenses, and a share as close as arms hold a phone."""
+    usual = draws.normal(count, scale=spread).clamp(-0.9, 1.2).exp()
+    return torch.where(draws.chance(close_share, count), draws.log_uniform(count, low=0.25, high=0.45), usual)
+
+
 def place_in_crop(
-    frame: CropFrame, rotation: Float[Tensor, "b 3 3"], landmarks: Float[Tensor, "b 68 3"], errors: PlacementErrors
+    frame: CropFrame,
+    rotation: Float[Tensor, "b 3 3"],
+    landmarks: Float[Tensor, "b 68 3"],
+    errors: PlacementErrors,
+    distance: Float[Tensor, "b"] | None = None,
 ) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 3"]]:
     """Rotation, and translation in mm, that turned faces have in the crop which their five points would have been cut to.
 
@@ -150,9 +161,11 @@ def place_in_crop(
         rotation: model to camera space.
         landmarks: the 68 points of each face, model space, mm.
         errors: of the detector that crops are cut by.
+        distance: of the camera that takes the photo, in units of the crop's; 1 without.
     """
     turned = (five_of_68(landmarks) - frame.centre) @ rotation.mT
-    seen = torch.complex(turned[..., 0], turned[..., 1]) * (DISTANCE / (DISTANCE - turned[..., 2]))
+    away = DISTANCE if distance is None else DISTANCE * distance[:, None]
+    seen = torch.complex(turned[..., 0], turned[..., 1]) * (away / (away - turned[..., 2]))
     points = (frame.five_points - frame.centre) @ rotation.mT
     flat = torch.complex(points[..., 0], points[..., 1])
     centred = flat - flat.mean(1, keepdim=True)

@@ -18,11 +18,13 @@ from train.data.covers import draw_cover
 from train.data.degrade import degrade
 from train.data.draws import Draws
 from train.data.glasses import draw_glasses
-from train.data.hair import Hair, draw_hair, hanging_capsules, lay_beard, lay_hair
-from train.data.layers import Layer, Picture, lay_over, lit, round_shading
+from train.data.hair import Hair, beard_heights, draw_hair, hanging_capsules, lay_beard, lay_hair
+from train.data.layers import Layer, Picture, at_pixels, lay_over, lit, round_shading
 from train.data.occluders import FaceView, choose, draw_capsule_things
 from train.data.photo_pieces import draw_pieces, load_pieces
+from train.data.self_shadow import SelfShadow
 from train.data.shapes import Capsules, Grid, capsule_distance
+from train.data.strands import lay_bristles, lay_fringe
 from train.data.synthetic_config import SyntheticConfig
 from train.data.textures import draw_background, draw_pattern, noise_field
 
@@ -42,6 +44,7 @@ class Studio:
         texture: mean albedo of every texel, linear RGB, then the offset of one standard deviation of each component.
         skin: the same of the mean over the texels.
         photos: what pieces of pictures are cut from.
+        self_shadow: of the head.
     """
 
     model: FaceModel
@@ -50,6 +53,7 @@ class Studio:
     texture: Float[Tensor, "modes values"]
     skin: Float[Tensor, "modes 3"]
     photos: UInt8[Tensor, "n 3 side side"] | None
+    self_shadow: SelfShadow
 
     @classmethod
     def of(cls, model: FaceModel, frame: CropFrame, config: SyntheticConfig) -> Studio:
@@ -62,7 +66,7 @@ class Studio:
         # With all texels in place once, a texture is one matrix product.
         texture = stored.new_zeros(len(stored), model.texture_size**2, 3).index_copy(1, model.texels, stored)
         photos = None if config.photos is None else load_pieces(config.photos, model.device)
-        return cls(model, frame, config, texture.flatten(1), stored.mean(1), photos)
+        return cls(model, frame, config, texture.flatten(1), stored.mean(1), photos, SelfShadow.of(model))
 
     def albedo(self, coefficients: Float[Tensor, "b albedo"]) -> Float[Tensor, "b rows rows 3"]:
         """Albedo textures, linear RGB, as `FaceModel.decode_albedo` gives them."""
@@ -96,18 +100,23 @@ def draw_scene(studio: Studio, theta: Theta, camera: Camera, draws: Draws) -> Sc
     vertices = model.decode_shape(theta.shape, theta.expression)
     landmarks = project_landmarks(model, vertices, camera)
     skin = torch.addmm(studio.skin[0], theta.albedo, studio.skin[1:]).clamp(0.01, 1)
-    view = FaceView(landmarks, -camera.focal_length / camera.translation[:, 2], theta.lighting, skin)
+    depth = -(camera.rotation @ studio.frame.centre + camera.translation)[:, 2]
+    view = FaceView(landmarks, camera.focal_length / depth, theta.lighting, skin)
     hair = draw_hair(draws, count, config.hair_share, config.beard_share)
     background = _mix_photos(draws, draw_background(draws, count, grid), studio)
     behind = _lay_hanging_hair(draws, Picture(background, torch.ones_like(background[:, 0])), hair, view, camera, grid, bend[:, 0])
+    behind = lay_bristles(draws, behind, hair, view, camera, grid, bend[:, 1], draws.chance(config.bristle_share, count))
     around = behind.image.permute(0, 2, 3, 1).contiguous()
     head = render(model, vertices, studio.albedo(theta.albedo), theta.lighting, camera, region="head", background=around)
     is_face = _face_region(model, head.triangle_ids)
-    image = _photograph_skin(draws, head, grid, noise[:, 1], config).clamp(0, 1)
+    on_vertices = [beard_heights(model, hair), studio.self_shadow.shade(theta.lighting, camera.rotation)]
+    beard, light = at_pixels(model.triangles, head, torch.stack(on_vertices, -1)).unbind(-1)
+    image = _photograph_skin(draws, head, light, _light_direction(theta.lighting), grid, noise[:, 1], config).clamp(0, 1)
     grain = 0.5 * noise[:, 2] + draws.normal(count, size, size)
-    picture = lay_beard(model, head, theta.lighting, hair, Picture(image, torch.ones_like(image[:, 0])), grain)
+    picture = lay_beard(head, beard, theta.lighting, hair, Picture(image, torch.ones_like(image[:, 0])), grain)
     picture = _lay_clothes(draws, picture, is_face, view, camera, grid, noise[:, 2], config)
-    picture = lay_hair(model, vertices, theta.lighting, camera, hair, picture, bend[:, 1])
+    picture = lay_hair(model, vertices, theta.lighting, camera, hair, picture, bend[:, 1], noise[:, 2])
+    picture = lay_fringe(draws, picture, hair, view, head.mask, grid, bend[:, 0], draws.chance(config.fringe_share, count))
     # Another face of the batch, mirrored, or a piece of a photo.
     others = _mix_photos(draws, picture.image.roll(1, 0).flip(3), studio)
     points = model.landmarks68.on(vertices, model.triangles)
@@ -153,35 +162,66 @@ def _lay_things(
 ) -> Picture:
     """The picture with everything that is no part of the person."""
     count = len(view.unit)
-    light, reach = _light_direction(view.lighting), view.unit * draws.uniform(count, low=3, high=12)
+    light, reach = _across_picture(view.lighting), view.unit * draws.uniform(count, low=3, high=12)
     is_occluded = draws.chance(config.occluded_share, count)
     has_hand, has_cover = (is_occluded & draws.chance(share, count) for share in (config.hand_share, config.cover_share))
     for layer in draw_glasses(draws, view, camera, points, grid, draws.chance(config.glasses_share, count)):
         picture = lay_over(picture, layer, light, reach)
-    cover = draw_cover(draws, view, grid, noise[:, 0], others, has_cover)
+    cover = draw_cover(draws, view, grid, noise[:, 0], hair.colour, others, has_cover)
     picture = lay_over(picture, cover, light, reach)
     thing = draw_capsule_things(draws, view, grid, noise[:, 1], hair.colour, has_hand)
     return lay_over(picture, thing, light, reach)
 
 
 def _photograph_skin(
-    draws: Draws, head: Rendering, grid: Grid, noise: Float[Tensor, "b h w"], config: SyntheticConfig
+    draws: Draws,
+    head: Rendering,
+    light: Float[Tensor, "b h w"],
+    lamp: Float[Tensor, "b 3"],
+    grid: Grid,
+    noise: Float[Tensor, "b h w"],
+    config: SyntheticConfig,
 ) -> Float[Tensor, "b 3 h w"]:
-    """The rendered picture with shine and shadow edges on the head."""
+    """The rendered picture with shine, edges of shadows and the head's own shadow on itself.
+
+    Args:
+        draws: of this batch.
+        head: the rendered head.
+        light: share of the light that reaches each pixel.
+        lamp: where most light comes from, unit, camera space.
+        grid: pixels.
+        noise: uneven skin and shadows.
+        config: shares.
+    """
     count, size = len(noise), noise.shape[-1]
-    lamp = torch.nn.functional.normalize(draws.normal(count, 1, 1, 3, scale=0.5) + draws.constant(0.0, 0.5, 1.0), dim=-1)
-    half = torch.nn.functional.normalize(lamp + draws.constant(0.0, 0.0, 1.0), dim=-1)
-    cosine = (head.normals * half).sum(-1).clamp(0, 1)
-    power, strength = draws.log_uniform(count, 1, 1, low=8, high=60), draws.log_uniform(count, 1, 1, low=0.03, high=0.35)
-    gloss = cosine**power * strength * (1 + 0.25 * noise) * draws.chance(config.gloss_share, count)[:, None, None]
     angle, place = draws.uniform(count, 1, 1, high=2 * math.pi), draws.uniform(count, 1, 1, low=-0.25, high=0.25) * size
     across = (grid.x - size / 2) * angle.cos() + (grid.y - size / 2) * angle.sin() - place + 0.04 * size * noise
     soft = size * draws.log_uniform(count, 1, 1, low=0.01, high=0.15)
-    dark = (
-        draws.uniform(count, 1, 1, high=0.6) * draws.chance(config.cast_shadow_share, count)[:, None, None] * torch.sigmoid(across / soft)
-    )
+    has_edge = draws.chance(config.cast_shadow_share, count)[:, None, None]
+    edge = draws.uniform(count, 1, 1, high=0.6) * has_edge * torch.sigmoid(across / soft)
+    # Light that skin throws back fills the deepest shadows, mostly red.
+    strength = draws.uniform(count, 1, 1, low=0.3, high=0.95) * draws.chance(config.self_shadow_share, count)[:, None, None]
+    lost = ((1 - light).clamp(0, 1) * strength)[:, None] * draws.constant(0.92, 1.0, 1.02).view(3, 1, 1)
+    # Of the linear light; roots, for the picture is close to the root of it.
+    left = (1 - lost).clamp(min=0.02).sqrt() * (1 - edge)[:, None]
     image = head.image.permute(0, 3, 1, 2)
-    return torch.where(head.mask[:, None], image * (1 - dark)[:, None] + gloss[:, None], image)
+    gloss = _gloss(draws, head.normals, lamp, noise) * light * draws.chance(config.gloss_share, count)[:, None, None]
+    shiny = ((image * left).square() + gloss[:, None]).sqrt()
+    return torch.where(head.mask[:, None], shiny, image)
+
+
+def _gloss(
+    draws: Draws, normals: Float[Tensor, "b h w 3"], lamp: Float[Tensor, "b 3"], noise: Float[Tensor, "b h w"]
+) -> Float[Tensor, "b h w"]:
+    """Linear light that skin mirrors: a broad sheen, in it a small hot spot."""
+    count = len(noise)
+    lamp = torch.nn.functional.normalize(lamp + draws.normal(count, 3, scale=0.25) + draws.constant(0.0, 0.1, 0.3), dim=-1)
+    half = torch.nn.functional.normalize(lamp + draws.constant(0.0, 0.0, 1.0), dim=-1)
+    cosine = (normals.flatten(1, 2) @ half[..., None]).view_as(noise).clamp(0, 1)
+    sheen = cosine ** draws.log_uniform(count, 1, 1, low=5, high=20)
+    spot = sheen.square().square()
+    broad, hot = draws.log_uniform(2, count, 1, 1, low=0.015, high=0.22).unbind(0)
+    return sheen * (broad + hot * spot) * (1 + 0.2 * noise).clamp(min=0)
 
 
 def _lay_hanging_hair(
@@ -196,7 +236,7 @@ def _lay_hanging_hair(
     strands = hair.strands.gather(1, index.long().flatten(1) % hair.strands.shape[1]).view_as(distance)
     colour = lit(hair.colour[..., None, None] * strands[:, None].square(), shading)
     is_there = (hair.is_long & hair.is_there).float()
-    return lay_over(picture, Layer(distance, colour, is_there, 0 * is_there), _light_direction(view.lighting), view.unit)
+    return lay_over(picture, Layer(distance, colour, is_there, 0 * is_there), _across_picture(view.lighting), view.unit)
 
 
 def _lay_clothes(
@@ -222,13 +262,19 @@ def _lay_clothes(
     colour = lit(fabric, round_shading(distance, nearest, view.lighting) * (1 + 0.1 * noise[:, None]))
     distance = torch.where(is_face, 1e3, distance)
     there = draws.chance(config.clothes_share, count).float()
-    return lay_over(picture, Layer(distance, colour, there, 0 * there), _light_direction(view.lighting), view.unit)
+    return lay_over(picture, Layer(distance, colour, there, 0 * there), _across_picture(view.lighting), view.unit)
 
 
-def _light_direction(lighting: Float[Tensor, "b 9 3"]) -> Float[Tensor, "b 2"]:
-    """Where most light comes from, across the picture (right, down); short when it comes from the front."""
+def _light_direction(lighting: Float[Tensor, "b 9 3"]) -> Float[Tensor, "b 3"]:
+    """Where most light comes from: unit, camera space."""
     bands = lighting[:, 1:4].mean(2)
-    return torch.stack([bands[:, 2], -bands[:, 0]], -1) / bands.norm(dim=1).clamp(min=1e-3)[:, None]
+    return bands.roll(1, 1) / bands.norm(dim=1).clamp(min=1e-3)[:, None]
+
+
+def _across_picture(lighting: Float[Tensor, "b 9 3"]) -> Float[Tensor, "b 2"]:
+    """Where most light comes from, across the picture (right, down); short when it comes from the front."""
+    direction = _light_direction(lighting)
+    return torch.stack([direction[:, 0], -direction[:, 1]], -1)
 
 
 def _face_region(model: FaceModel, ids: Int[Tensor, "b h w"]) -> Bool[Tensor, "b h w"]:

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-# From this size on, pixels.
-_COARSE_FROM = 160
+# Large pictures are from this size on, pixels.
+COARSE_FROM = 160
 
 
 class Grid(NamedTuple):
@@ -38,7 +38,7 @@ class Grid(NamedTuple):
 def _working_grid(grid: Grid) -> Grid:
     """Every second pixel of large pictures."""
     size = grid.x.shape[-1]
-    return Grid.of(size, grid.x.device, 2) if size >= _COARSE_FROM and size % 2 == 0 else grid
+    return Grid.of(size, grid.x.device, 2) if size >= COARSE_FROM and size % 2 == 0 else grid
 
 
 def _enlarge(maps: Float[Tensor, "b c h w"], grid: Grid) -> Float[Tensor, "b c rows columns"]:

@@ -22,9 +22,9 @@ def noise_field(draws: Draws, count: int, channels: int, size: int, cells: tuple
 
 
 def draw_colour(draws: Draws, count: int) -> Float[Tensor, "b 3 1 1"]:
-    """Colours of things: any brightness, mostly not very colourful."""
+    """Colours of things: any brightness, few of them colourful."""
     grey = draws.uniform(count, 1, low=0.03, high=0.97)
-    vivid = draws.uniform(count, 1).square()
+    vivid = draws.uniform(count, 1) ** 4
     return (grey + vivid * draws.uniform(count, 3, low=-0.5, high=0.5)).clamp(0.02, 0.98)[..., None, None]
 
 
@@ -51,9 +51,9 @@ def draw_background(draws: Draws, count: int, grid: Grid) -> Float[Tensor, "b 3 
     ramp = 0.5 + (grid.x / size - 0.5) * angle.cos() + (grid.y / size - 0.5) * angle.sin()
     plain = torch.lerp(ends[0].expand(-1, -1, size, size), ends[1], (ramp * draws.uniform(count, 1, 1))[:, None])
     # Stains differ in brightness more than in colour.
-    stains = torch.lerp(noise[:, 3:], noise[:, :3], draws.uniform(count, 1, 1, 1).square())
-    stained = plain + stains * draws.uniform(count, 1, 1, 1, high=0.2) * draws.uniform(count, 1, 1, 1)
-    patterned = torch.lerp(stained, draw_pattern(draws, count, grid, noise[:, 3]), (draws.uniform(count, 1, 1, 1) * 1.6 - 0.6).clamp(min=0))
+    stains = torch.lerp(noise[:, 3:], noise[:, :3], 0.5 * draws.uniform(count, 1, 1, 1).square())
+    stained = plain + stains * draws.uniform(count, 1, 1, 1, high=0.15) * draws.uniform(count, 1, 1, 1)
+    patterned = torch.lerp(stained, draw_pattern(draws, count, grid, noise[:, 3]), (draws.uniform(count, 1, 1, 1) * 2 - 1).clamp(min=0))
     for _ in range(2):
         patterned = _blurred_thing(draws, patterned, grid)
     return patterned.clamp(0, 1)
@@ -66,7 +66,7 @@ def _blurred_thing(draws: Draws, picture: Float[Tensor, "b 3 h w"], grid: Grid) 
     radii = radius * outline(draws, count)
     distance = star_distance(grid, size * draws.uniform(count, 2, low=-0.2, high=1.2), radii)
     soft = radius[..., None] * draws.uniform(count, 1, 1).square() + 0.5
-    amount = (0.5 - distance / (2 * soft)).clamp(0, 1) * draws.uniform(count, 1, 1, low=-0.6, high=1).clamp(min=0)
+    amount = (0.5 - distance / (2 * soft)).clamp(0, 1) * draws.uniform(count, 1, 1, low=-0.9, high=1).clamp(min=0)
     return torch.lerp(picture, draw_colour(draws, count).expand_as(picture), amount[:, None])
 
 
