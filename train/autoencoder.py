@@ -43,15 +43,15 @@ class Reconstructed:
 
 
 class EncoderOutputs(nn.Module):
-    """The encoder as one call from picture to plain tensor, which wrappers of devices and compilers want."""
+    """The encoder as one call from tensors to a plain tensor, which wrappers of devices and compilers want."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n"]:
+    def forward(self, image: Float[Tensor, "b 3 h w"], landmarks: Float[Tensor, "b 68 2"] | None = None) -> Float[Tensor, "b n"]:
         """The bare outputs."""
-        return self.encoder.outputs(image)
+        return self.encoder.outputs(image, landmarks)
 
 
 class SegmentationLogits(nn.Module):
@@ -74,10 +74,10 @@ class Directly(nn.Module):
         self.network = network
         self._autocast = autocast
 
-    def forward(self, *images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b *any"]:
+    def forward(self, *inputs: Float[Tensor, "b *any"] | None) -> Float[Tensor, "b *any"]:
         """What the network says, in single precision."""
         with self._autocast():
-            return self.network(*images).float()
+            return self.network(*inputs).float()
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def reconstruct(parts: Parts, batch: FaceBatch) -> Reconstructed:
 
     The photo is the background that silhouettes are blended with: black there would pull them inwards.
     """
-    theta = parts.encoder.theta(parts.encode(batch.image))
+    theta = parts.encoder.theta(parts.encode(batch.image, batch.detected))
     photo = batch.image.permute(0, 2, 3, 1)
     decoded = decode(parts.model, parts.frame, theta, background=photo)
     region = (decoded.rendering.mask & batch.inside).float()

@@ -68,6 +68,8 @@ class DataConfig(Section):
     augment: AugmentConfig = AugmentConfig()
     # Synthetic faces that are drawn once and used again and again; 0 draws new ones at every step.
     pool: NonNegativeInt = 0
+    # Processes that draw the pool, on a CPU.
+    workers: PositiveInt = 1
 
     @model_validator(mode="after")
     def _has_path(self) -> DataConfig:
@@ -125,7 +127,9 @@ class InitConfig(StageConfig):
 
 
 class SegmentationStartConfig(StageConfig):
-    """Step 2."""
+    """Step 2: S learns M_pre of R as it is, or, which the paper does without, the known masks of synthetic faces."""
+
+    target: Literal["difference", "truth"] = "difference"
 
     steps: NonNegativeInt = 30_000
     learning_rate: PositiveFloat | None = 0.03

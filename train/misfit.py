@@ -14,7 +14,7 @@ from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.decoder import decode
 from focus_backend.networks.frame import CropFrame
 from focus_backend.rendering import Camera, ambient_lighting, render, rotation_from_axis_angle
-from train.data.batch import FaceBatch
+from train.data.batch import FaceBatch, FaceSource
 from train.data.synthetic import SyntheticFaces
 
 _BATCH = 32
@@ -41,7 +41,7 @@ class RenderedFaces:
 
 
 @torch.no_grad()
-def mean_misfit(encoder: nn.Module, model: FaceModel, faces: RenderedFaces, count: int) -> Float[Tensor, "v 3"]:
+def mean_misfit(encoder: nn.Module, model: FaceModel, faces: FaceSource, count: int) -> Float[Tensor, "v 3"]:
     """E_MP = mean over i of (P_vi - T_vi): found minus true neutral vertices, mm, model space."""
     encoder.eval()
     total = torch.zeros_like(model.mean_shape)
@@ -50,7 +50,7 @@ def mean_misfit(encoder: nn.Module, model: FaceModel, faces: RenderedFaces, coun
         batch = faces.batch(step, _BATCH)
         assert batch.theta is not None
         # Both are linear in their coefficients, so the mean of the differences is the shape of the mean difference.
-        difference = (encoder(batch.image).shape - batch.theta.shape).mean(0)
+        difference = (encoder(batch.image, batch.detected).shape - batch.theta.shape).mean(0)
         total += (model.decode_shape(difference) - model.mean_shape) / batches
     return total
 

@@ -50,8 +50,8 @@ def learning_rates(name: str, config: TrainingConfig) -> dict[str, float]:
 
 def _warm_start(parts: Parts) -> Compute:
     """Stage 0."""
-    shares = steps.coefficient_shares(parts.model)
-    return lambda step, batch: steps.warm_start_step(parts, batch, shares)
+    forms = steps.error_forms(parts.model)
+    return lambda step, batch: steps.warm_start_step(parts, batch, forms)
 
 
 def _encoder(config: TrainingConfig, parts: Parts, mask_of: masks.MaskOf) -> Compute:
@@ -78,8 +78,8 @@ def _em(config: TrainingConfig, parts: Parts, sources: Sources, seed: int) -> St
 
 
 def _segmentation_start(config: TrainingConfig, parts: Parts, seed: int) -> Compute:
-    """Step 2: M_pre of the trained R, or for the supervised variants the truth."""
-    is_supervised = config.mask == "truth"
+    """Step 2: M_pre of the trained R, or the truth."""
+    is_supervised = "truth" in (config.mask, config.segmentation.target)
     target = masks.of_truth if is_supervised else masks.by_difference(config.losses)
     kind = config.mask_augmentation if is_supervised else "none"
     return lambda step, batch: steps.segmentation_start_step(parts, masks.augmented(batch, kind, seed, step), target)

@@ -13,8 +13,8 @@ from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.frame import CropFrame
 from train.config import TrainingConfig
 from train.data.batch import FaceSource
+from train.data.people import PeopleWorkers, detected, draw_people
 from train.data.pool import PooledFaces
-from train.data.synthetic import SyntheticFaces
 from train.misfit import RenderedFaces
 
 if TYPE_CHECKING:
@@ -95,9 +95,14 @@ class Sources:
     def _pool(self) -> FaceSource:
         config, count, rank = self.config, self.config.data.pool, self.fabric.global_rank
         world, model = self.fabric.world_size, self.model.metadata.get("sha256", "")
-        key = f"{_POOL_FORMAT} {config.seed} {config.image_size} {model} {config.synthetic.model_dump_json()} {count} {world}"
+        looked_at = f"{config.networks.encoder.landmarks} {config.networks.encoder.landmark_enlargement}"
+        key = f"{_POOL_FORMAT} {config.seed} {config.image_size} {model} {config.synthetic.model_dump_json()} {count} {world} {looked_at}"
         file, report = self.run / f"faces-{rank}.safetensors", self._counter(count)
-        return PooledFaces(self._people, count, seed=config.seed, rank=rank, file=file, key=key, device=self.fabric.device, report=report)
+        workers = PeopleWorkers(config, rank, world) if config.data.workers > 1 else None
+        device = self.fabric.device
+        return PooledFaces(
+            self._people, count, seed=config.seed, rank=rank, file=file, key=key, device=device, workers=workers, report=report
+        )
 
     def masked(self) -> FaceSource:
         """Faces whose masks are known, the same ones for every process: skin colour is learnt from them."""
@@ -105,14 +110,15 @@ class Sources:
             return self._prepared(self.config.data.split, self.config.seed, is_augmented=False, needs_mask=True, is_shared=True)
         return self.synthetic(self.config.seed, is_shared=True)
 
-    def synthetic(self, seed: int, is_shared: bool = False) -> SyntheticFaces:
-        """People that do not exist; `is_shared` for the same ones in every process."""
-        rank, world = (0, 1) if is_shared else (self.fabric.global_rank, self.fabric.world_size)
-        return SyntheticFaces(self.model, self.frame, self.config.synthetic, seed=seed, rank=rank, world=world, device=self.fabric.device)
+    def synthetic(self, seed: int, is_shared: bool = False) -> FaceSource:
+        """People that do not exist, through a detector where one is configured; `is_shared` for the same ones in every process."""
+        place = (0, 1) if is_shared else (self.fabric.global_rank, self.fabric.world_size)
+        return detected(self.config, self.model, draw_people(self.config, self.model, seed, *place))
 
-    def rendered(self, seed: int) -> RenderedFaces:
+    def rendered(self, seed: int) -> FaceSource:
         """Faces as the autoencoder itself draws them, for the misfit prior."""
-        return RenderedFaces(self.synthetic(seed))
+        place = self.fabric.global_rank, self.fabric.world_size
+        return detected(self.config, self.model, RenderedFaces(draw_people(self.config, self.model, seed, *place)))
 
     def _prepared(self, split: str, seed: int, *, is_augmented: bool, needs_mask: bool = False, is_shared: bool = False) -> FaceSource:
         from train.data.prepared import PreparedFaces

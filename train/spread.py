@@ -27,7 +27,7 @@ def coefficient_spread(encoder: nn.Module, faces: FaceSource, count: int) -> dic
         # Steps that neither pictures nor the misfit look at.
         batch = faces.batch(1_000 + step, _BATCH)
         assert batch.theta is not None
-        found = encoder(batch.image)
+        found = encoder(batch.image, batch.detected)
         for name in ("shape", "expression", "albedo"):
             true = getattr(batch.theta, name)
             squares.setdefault(f"{name}_spread", []).append((true - getattr(found, name)).square())

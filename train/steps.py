@@ -9,10 +9,13 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
 
 from focus_backend import losses
 from focus_backend.morphable.face_model import FaceModel
+from focus_backend.networks.decoder import project_landmarks
 from focus_backend.networks.recognition import RecognitionNetwork
+from focus_backend.rendering.normals import vertex_normals
 from train.autoencoder import Parts, Reconstructed, known_landmarks, mask_logits, masked, reconstruct, segment, segment_through
 from train.config import LossesConfig
 from train.data.batch import FaceBatch
@@ -25,13 +28,13 @@ class StepOutcome:
 
     Attributes:
         terms: weighted losses by name; their sum is descended.
-        seen: the reconstruction, for pictures.
-        mask: M on the region.
+        seen: the reconstruction, where one was drawn.
+        mask: M on its region.
     """
 
     terms: dict[str, Float[Tensor, ""]]
-    seen: Reconstructed
-    mask: Float[Tensor, "b h w"]
+    seen: Reconstructed | None = None
+    mask: Float[Tensor, "b h w"] | None = None
 
     @property
     def total(self) -> Float[Tensor, ""]:
@@ -97,39 +100,58 @@ def segmentation_start_step(parts: Parts, batch: FaceBatch, target_of: MaskOf) -
     return StepOutcome({"cross_entropy": losses.mask_cross_entropy(logits, target, seen.region)}, seen, mask)
 
 
-def warm_start_step(parts: Parts, batch: FaceBatch, shares: Mapping[str, Float[Tensor, "n"]]) -> StepOutcome:
-    """Stage 0: theta learnt where it is known. The shape term is 1 for an encoder that always says the mean face.
+def warm_start_step(parts: Parts, batch: FaceBatch, forms: Mapping[str, Float[Tensor, "n n"]]) -> StepOutcome:
+    """Stage 0: theta learnt where it is known, nothing drawn. The shape term is 1 for an encoder that always says the mean face.
 
     Args:
         parts: whose encoder learns.
         batch: synthetic faces.
-        shares: weight of each shape and expression coefficient, by how far it moves the face; each sums to 1.
+        forms: of `error_forms`.
     """
     assert batch.theta is not None
-    seen = reconstruct(parts, batch)
-    found, true = seen.theta, batch.theta
+    outputs, true = parts.encode(batch.image, batch.detected), batch.theta
+    found, moved = parts.encoder.theta(outputs), parts.encoder.moved_landmarks(outputs)
+    shape = found.shape - true.shape
     even = torch.ones(losses.LANDMARKS, device=batch.image.device)
-    squared_shape = (found.shape - true.shape).square()
-    # Half by what a coefficient does to the face, half each alike, so that small ones are learnt too.
+    # Pose and expression bring the points to their places on the shape that was found: seen from near or afar, its own is another one.
+    vertices = parts.model.decode_shape(found.shape.detach(), found.expression)
+    landmarks = project_landmarks(parts.model, vertices, parts.frame.camera(found.rotation, found.translation))
     terms = {
-        "shape": 0.5 * (squared_shape @ shares["shape"]).mean() + 0.5 * squared_shape.mean(),
-        "expression": ((found.expression - true.expression).square() @ shares["expression"]).mean(),
+        # Mostly by what an error does to the face, a little each alike, so that small coefficients and the back of the head are learnt too.
+        "shape": 0.8 * _in_form(shape, forms["shape"]) + 0.2 * shape.square().mean(),
+        "expression": _in_form(found.expression - true.expression, forms["expression"]),
         "albedo": 0.5 * (found.albedo - true.albedo).square().mean(),
         "lighting": (found.lighting - true.lighting).square().mean(),
         "rotation": 10 * (found.rotation - true.rotation).square().sum(1).mean(),
-        "landmark": 1e-2 * losses.landmark_loss(batch.landmarks, seen.decoded.landmarks, even, batch.landmark_weight, parts.frame.size),
+        "landmark": 1e-2 * losses.landmark_loss(batch.landmarks, landmarks, even, batch.landmark_weight, parts.frame.size),
     }
-    return StepOutcome(terms, seen, seen.region)
+    if moved.shape[1]:
+        # Hundredths of the crop; points that nobody saw stay far off.
+        misses = (moved - batch.landmarks[:, None]) * 100 / parts.frame.size
+        terms["moved_landmarks"] = 0.3 * moved.shape[1] * smooth_l1_loss(misses, torch.zeros_like(misses), beta=3.0)
+    return StepOutcome(terms)
 
 
-def coefficient_shares(model: FaceModel) -> dict[str, Float[Tensor, "n"]]:
-    """Share of each shape and expression coefficient in how far random coefficients move the vertices of the face."""
+def error_forms(model: FaceModel) -> dict[str, Float[Tensor, "n n"]]:
+    """Quadratic forms that measure errors of shape and expression coefficients on the face region; 1 for random coefficients.
+
+    That of shape counts what the NoW protocol does: movement along the surface normal that no similarity transform takes back. That of
+    expression counts all movement.
+    """
     vertices = model.triangles[model.triangle_in_face].unique()
-    shares = {}
-    for name, basis in (("shape", model.shape_basis), ("expression", model.expression_basis)):
-        energy = basis[:, vertices].square().sum((1, 2))
-        shares[name] = energy / energy.sum().clamp(min=1e-12)
-    return shares
+    normals = vertex_normals(model.mean_shape[None], model.triangles)[0, vertices]
+    points = model.mean_shape[vertices] - model.mean_shape[vertices].mean(0)
+    axes = torch.eye(3, device=model.device)[:, None]
+    similarities = torch.cat([axes.expand(-1, len(points), -1), torch.linalg.cross(axes, points[None]), points[None]])
+    across, free = ((value * normals).sum(-1).double() for value in (model.shape_basis[:, vertices], similarities))
+    directions = torch.linalg.qr(free.T).Q
+    moved = {"shape": across - across @ directions @ directions.T, "expression": model.expression_basis[:, vertices].flatten(1).double()}
+    forms = {name: value @ value.T for name, value in moved.items()}
+    return {name: (form / form.trace().clamp(min=1e-12)).float() for name, form in forms.items()}
+
+
+def _in_form(error: Float[Tensor, "b n"], form: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
+    return ((error @ form) * error).sum(1).mean()
 
 
 def _landmark_loss(seen: Reconstructed, size: int) -> Float[Tensor, ""]:

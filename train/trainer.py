@@ -202,6 +202,8 @@ class Trainer:
 
 def _share(outcome: StepOutcome) -> Float[Tensor, ""]:
     """Share of the region that the mask calls face."""
+    assert outcome.seen is not None
+    assert outcome.mask is not None
     return outcome.mask.sum() / outcome.seen.region.sum().clamp(min=1)
 
 

@@ -38,13 +38,20 @@ _PORTRAIT_SHARE = 0.35
 
 
 class MediaPipeDetector:
-    """MediaPipe's face mesh on whole photos: many faces, small or large, turned to the side or lying."""
+    """MediaPipe's face mesh on whole photos: many faces, small or large, turned to the side or lying.
+
+    Args:
+        views: crops that are averaged; fewer are quicker and less steady.
+        is_thorough: also searches for small, hidden and lying faces where no other is found.
+    """
 
     name = "mediapipe"
     point_names = mesh.POINT_NAMES
     version = "mediapipe-0.10.21/1"
 
-    def __init__(self) -> None:
+    def __init__(self, views: int = len(_VIEWS), is_thorough: bool = True) -> None:
+        self._views = _VIEWS[:views]
+        self._is_thorough = is_thorough
         self._graphs: MediaPipeGraphs | None = None
         self._lock = threading.Lock()
 
@@ -64,6 +71,8 @@ class MediaPipeDetector:
             if self._graphs is None:
                 self._graphs = MediaPipeGraphs(_LEAST_FINDER_SCORE)
             found = self._search(self._graphs, photo, whole_looks(width, height), [], beat)
+            if not self._is_thorough:
+                return largest_first(found)
             if max((detection.size for detection in found), default=0.0) < _PORTRAIT_SHARE * max(width, height):
                 found = self._search(self._graphs, photo, tile_looks(width, height), found, beat)
             if not any(_is_sure(detection) for detection in found):
@@ -102,14 +111,14 @@ class MediaPipeDetector:
                 return None
             square = _square_around(square.to_photo(points[:, :2]))
         views = []
-        for shift, scale, turn in _VIEWS:
+        for shift, scale, turn in self._views:
             beat()
             for mirrored in (False, True):
                 view = square.moved(shift, scale, turn)
                 points, score = graphs.mesh(photo.cut(view, CROP_PIXELS, mirrored))
                 if score >= _LEAST_MESH_SCORE:
                     views.append((_points_in_photo(points, view, mirrored), score))
-        if len(views) <= len(_VIEWS):
+        if len(views) <= len(self._views):
             return None
         return _detection(np.stack([points for points, _ in views]), float(np.mean([score for _, score in views])))
 

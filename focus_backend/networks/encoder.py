@@ -7,12 +7,13 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.checkpoint import check_names_and_shapes, read_plain_tensors
 from focus_backend.networks.frame import CropFrame
+from focus_backend.networks.landmark_branch import POINTS, LandmarkBranch
 from focus_backend.networks.mobilenet import MobileNet
 from focus_backend.networks.resnet import ResNet50
 from focus_backend.networks.theta import OutputScales, Theta, ThetaSizes, theta_from_outputs
@@ -30,6 +31,10 @@ class EncoderConfig(BaseModel):
 
     # "resnet50" as in the paper, or "mobilenet" (V3-Small), some twenty times faster on a CPU.
     backbone: Literal["resnet50", "mobilenet"] = "resnet50"
+    # Whose 68 points are a second input, and how many times larger than the crop the picture is in which they are found; the paper's
+    # encoder sees the picture alone.
+    landmarks: Literal["none", "mediapipe", "insightface", "face-alignment"] = "none"
+    landmark_enlargement: PositiveInt = 2
     # What the outputs are multiplied by.
     scales: OutputScales = Field(default_factory=OutputScales)
 
@@ -56,25 +61,49 @@ class Encoder(nn.Module):
         self.backbone = BACKBONES[config.backbone](self.sizes.total)
         nn.init.zeros_(self.backbone.head.weight)
         nn.init.zeros_(self.backbone.head.bias)
-        start = CropFrame.of(model, image_size).start_translation.detach().clone().cpu()
+        frame = CropFrame.of(model, image_size)
+        self.branch = _landmark_branch(self.backbone, frame, model, self.sizes.total) if config.landmarks != "none" else None
+        start = frame.start_translation.detach().clone().cpu()
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION)[:, None, None], persistent=False)
         self.register_buffer("start_translation", start, persistent=False)
 
-    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Theta:
-        """Theta of aligned crops (sRGB in [0, 1]), in float32 whatever the precision of the backbone."""
-        return self.theta(self.outputs(image))
+    def forward(self, image: Float[Tensor, "b 3 h w"], landmarks: Float[Tensor, "b 68 2"] | None = None) -> Theta:
+        """Theta of aligned crops, in float32 whatever the precision of the backbone.
+
+        Args:
+            image: sRGB in [0, 1].
+            landmarks: a detector's 68 points, crop pixels; not finite where they are not known. An encoder without that input passes
+                them over.
+        """
+        return self.theta(self.outputs(image, landmarks))
 
     def theta(self, outputs: Float[Tensor, "b n"]) -> Theta:
         """Theta of bare outputs."""
-        return theta_from_outputs(outputs, self.sizes, self.start_translation, self.config.scales)
+        return theta_from_outputs(outputs[:, : self.sizes.total], self.sizes, self.start_translation, self.config.scales)
 
-    def outputs(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n"]:
-        """The bare outputs, float32, before scales and start; order as in `theta_from_outputs`."""
-        features = self.backbone.pooled((image - self.mean) / self.deviation)
+    def moved_landmarks(self, outputs: Float[Tensor, "b n"]) -> Float[Tensor, "b rounds 68 2"]:
+        """The 68 points after each round of moving them (crop pixels), of bare outputs; no rounds without landmarks as an input."""
+        return outputs[:, self.sizes.total :].unflatten(1, (-1, POINTS, 2)) * self.image_size
+
+    def outputs(self, image: Float[Tensor, "b 3 h w"], landmarks: Float[Tensor, "b 68 2"] | None = None) -> Float[Tensor, "b n"]:
+        """The bare outputs, float32: those of theta before scales and start, in the order of `theta_from_outputs`, then moved landmarks."""
+        pooled = self.backbone.pooled((image - self.mean) / self.deviation)
         # Half precision would round the pose by more than a millimetre.
         with torch.autocast(image.device.type, enabled=False):
-            return self.backbone.head(features.float())
+            outputs = self.backbone.head(pooled.float())
+            if self.branch is None:
+                return outputs
+            places = None if landmarks is None else landmarks.float() / self.image_size
+            added, moved = self.branch(places, image.float(), pooled.float())
+            return torch.cat([outputs + added, moved.flatten(1)], 1)
+
+
+def _landmark_branch(backbone: ResNet50 | MobileNet, frame: CropFrame, model: FaceModel, outputs: int) -> LandmarkBranch:
+    points = model.landmarks68.on(model.mean_shape, model.triangles)
+    camera = frame.camera(torch.zeros(1, 3), frame.start_translation[None].cpu())
+    usual = camera.project(points[None].cpu())[0] / frame.size
+    return LandmarkBranch(usual, backbone.feature_size, outputs)
 
 
 def load_imagenet(backbone: ResNet50 | MobileNet, path: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from focus_backend.errors import FitError
 from focus_backend.face_crop import FaceCrop, crop_face
+from focus_backend.landmarks.crop_landmarks import CropLandmarks
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.decoder import decode
-from focus_backend.networks.frame import CropFrame
+from focus_backend.networks.encoder import EncoderConfig
+from focus_backend.networks.frame import CropFrame, CropPlace
 from focus_backend.networks.theta import Theta
 from focus_backend.networks.weights import Weights
 from focus_backend.progress import Beat, quiet
@@ -41,6 +44,7 @@ class FaceNetworks:
         self.weights = weights
         self._model = model
         self._frame = CropFrame.of(model, weights.image_size)
+        self._landmarks = _landmarks_of(weights.encoder.config, model)
         self._device = next(weights.encoder.parameters()).device
 
     def look(self, photo: UInt8[np.ndarray, "height width 3"], five_points: Sequence[Float[np.ndarray, "5 2"]]) -> list[Fit]:
@@ -65,23 +69,36 @@ class FaceNetworks:
         Raises:
             PhotoError: the five points of a face have no finite place.
         """
-        crops = [crop_face(photo, *self._place(points)) for photo, points in faces]
+        places = [self._frame.place(points) for _, points in faces]
+        crops = [self._crop(photo, place) for (photo, _), place in zip(faces, places, strict=True)]
+        landmarks = [self._find_landmarks(photo, place, beat) for (photo, _), place in zip(faces, places, strict=True)]
         sizes = [(photo.shape[1], photo.shape[0]) for photo, _ in faces]
         batches = [slice(start, start + BATCH) for start in range(0, len(crops), BATCH)]
-        return [fit for batch in batches for fit in self._look_at(crops[batch], sizes[batch], beat)]
+        return [fit for batch in batches for fit in self._look_at(crops[batch], landmarks[batch], sizes[batch], beat)]
 
-    def _place(self, points: Float[np.ndarray, "5 2"]) -> tuple[tuple[float, float], float, int, float]:
-        """Centre, side, size and angle of a face's crop."""
-        place = self._frame.place(points)
-        return place.centre, place.side, self._frame.size, place.angle
+    def _crop(self, photo: UInt8[np.ndarray, "height width 3"], place: CropPlace, enlargement: int = 1) -> FaceCrop:
+        return crop_face(photo, place.centre, place.side, enlargement * self._frame.size, place.angle)
+
+    def _find_landmarks(self, photo: UInt8[np.ndarray, "height width 3"], place: CropPlace, beat: Beat) -> Float[Tensor, "68 2"]:
+        """The 68 points on the crop, as the encoder learnt to see them; not a number where it wants none or none are found."""
+        found = None
+        if self._landmarks is not None:
+            beat()
+            branch, enlargement = self.weights.encoder.branch, self.weights.encoder.config.landmark_enlargement
+            assert branch is not None
+            picture = self._crop(photo, place, enlargement).pixels
+            found = self._landmarks.find(picture, branch.usual.cpu().numpy() * len(picture))
+        return torch.full((68, 2), math.nan) if found is None else torch.from_numpy(found).float() / enlargement
 
     @torch.no_grad()
-    def _look_at(self, crops: list[FaceCrop], photo_sizes: list[tuple[int, int]], beat: Beat) -> list[Fit]:
+    def _look_at(
+        self, crops: list[FaceCrop], landmarks: list[Float[Tensor, "68 2"]], photo_sizes: list[tuple[int, int]], beat: Beat
+    ) -> list[Fit]:
         """One batch through encoder, decoder and segmentation, which sees the rendering as in training: black outside the region."""
         beat()
         photo = torch.from_numpy(np.stack([crop.pixels for crop in crops])).float() / 255
         image = photo.permute(0, 3, 1, 2).contiguous()
-        theta = self.weights.encoder(image.to(self._device)).to("cpu")
+        theta = self.weights.encoder(image.to(self._device), torch.stack(landmarks).to(self._device)).to("cpu")
         beat()
         drawn = decode(self._model, self._frame, theta, background=photo).rendering
         region = drawn.mask & torch.from_numpy(np.stack([crop.is_inside for crop in crops]))
@@ -121,6 +138,10 @@ class FaceNetworks:
         residual = torch.from_numpy(crop.pixels).float() / 255 - colours
         noise = noise_level(residual[region], inlier[region]) if bool(region.any()) else 1.0
         return Fit(state, inlier.numpy(), region.numpy(), crop, noise, camera.principal_point, colours.numpy())
+
+
+def _landmarks_of(config: EncoderConfig, model: FaceModel) -> CropLandmarks | None:
+    return None if config.landmarks == "none" else CropLandmarks(model, config.landmarks)
 
 
 def check_guess(guess: Fit) -> None:

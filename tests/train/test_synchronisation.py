@@ -22,7 +22,7 @@ from train.autoencoder import EncoderOutputs, Parts, SegmentationLogits
 from train.config import load_config
 from train.data.batch import FaceBatch
 from train.data.synthetic import SyntheticFaces
-from train.steps import coefficient_shares
+from train.steps import error_forms
 
 SIZE = 48
 
@@ -69,7 +69,7 @@ def batch(tiny_model):
     return _without_values(FaceBatch(image, landmarks, torch.ones(2), inside, mask, theta))
 
 
-def _computations(parts, shares):
+def _computations(parts, forms):
     losses = load_config("focus").losses
     likelihood = losses.model_copy(update={"preliminary": "likelihood", "pixel": "lengths"})
     return {
@@ -78,14 +78,14 @@ def _computations(parts, shares):
         "R, likelihood": lambda batch: steps.encoder_step(parts, likelihood, batch, masks.by_difference(likelihood)),
         "S": lambda batch: steps.segmentation_step(parts, losses, batch),
         "S, start": lambda batch: steps.segmentation_start_step(parts, batch, masks.of_truth),
-        "R, warm start": lambda batch: steps.warm_start_step(parts, batch, shares),
+        "R, warm start": lambda batch: steps.warm_start_step(parts, batch, forms),
     }
 
 
 def test_no_step_waits_for_the_device(parts, batch, tiny_model):
     pytest.importorskip("triton", reason="triton is not installed")
-    shares = {name: share.to("meta") for name, share in coefficient_shares(tiny_model).items()}
-    for name, compute in _computations(parts, shares).items():
+    forms = {name: form.to("meta") for name, form in error_forms(tiny_model).items()}
+    for name, compute in _computations(parts, forms).items():
         learner = parts.segmentation if name.startswith("S") else parts.encoder
         with count_synchronisations() as found:
             compute(batch).total.backward()
@@ -101,7 +101,7 @@ def test_no_step_waits_for_cuda(tiny_model):
     frame = CropFrame.of(model, SIZE)
     parts = _parts(model, frame, *_networks(tiny_model, "cuda"))
     source = SyntheticFaces(model, frame, config.synthetic, seed=0, device="cuda")
-    computations = _computations(parts, coefficient_shares(model))
+    computations = _computations(parts, error_forms(model))
 
     def once(step):
         faces = source.batch(step, 2)

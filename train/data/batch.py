@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from focus_backend.networks.theta import Theta
@@ -21,6 +21,7 @@ class FaceBatch:
         image: sRGB in [0, 1].
         landmarks: the 68 points, crop pixels; they may lie outside the crop.
         landmark_weight: 1 where the landmarks are known, 0 where not.
+        detected: the 68 points as a detector sees them, which an encoder may look at; not finite where it saw none, None where none looked.
         inside: pixels that lie in the photo the crop was cut from.
         mask: truth where there is one, 1 for face, 0 for anything else.
         theta: truth where there is one.
@@ -32,9 +33,16 @@ class FaceBatch:
     inside: Bool[Tensor, "b h w"]
     mask: Float[Tensor, "b h w"] | None = None
     theta: Theta | None = None
+    detected: Float[Tensor, "b 68 2"] | None = None
 
     def __len__(self) -> int:
         return len(self.image)
+
+    def chosen(self, index: Int[Tensor, "n"]) -> FaceBatch:
+        """Some of the faces, in that order."""
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        kept: dict[str, Any] = {name: None if value is None else value[index] for name, value in given.items()}
+        return FaceBatch(**kept)
 
     def to(self, device: torch.device | str) -> FaceBatch:
         """The same batch on a device; copies from pinned memory do not wait."""
@@ -53,3 +61,17 @@ class FaceSource(Protocol):
         They depend on the source, its seed and rank, `step` and `size` alone, so that a resumed run sees what an uninterrupted one does.
         """
         ...
+
+
+def pack(batch: FaceBatch) -> dict[str, Tensor]:
+    """What is kept of faces, on the CPU, pictures as bytes."""
+    assert batch.theta is not None
+    assert batch.mask is not None
+    values = vars(batch.theta) | {"landmarks": batch.landmarks, "inside": batch.inside.byte()}
+    values |= {"image": _as_bytes(batch.image), "mask": _as_bytes(batch.mask)}
+    values |= {} if batch.detected is None else {"detected": batch.detected}
+    return {name: value.cpu() for name, value in values.items()}
+
+
+def _as_bytes(values: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    return (values.clamp(0, 1) * 255 + 0.5).byte()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 from focus_backend.errors import WeightsError
 from focus_backend.networks.checkpoint import read_tensors, write_tensors
 from focus_backend.networks.theta import Theta
-from train.data.batch import FaceBatch, FaceSource
+from train.data.batch import FaceBatch, FaceSource, pack
+from train.data.people import PeopleWorkers
 from train.seeds import mixed
 
 _CHUNK = 64
@@ -25,6 +26,7 @@ class PooledFaces:
 
     Args:
         source: of the faces; all of them with landmarks, mask and theta.
+        workers: draw the same faces as `source`; None to draw them here.
         count: how many.
         seed: of the order.
         rank: of this process; it has a pool of its own if `source` has.
@@ -47,12 +49,15 @@ class PooledFaces:
         file: Path | None = None,
         key: str = "",
         device: torch.device | str = "cpu",
+        workers: PeopleWorkers | None = None,
         report: Callable[[int], None] = lambda done: None,
     ) -> None:
         self._seed, self._rank, self._count, self._device = seed, rank, count, torch.device(device)
         tensors = _read(file, key) if file is not None else None
         if tensors is None:
-            tensors = _drawn(source, count, report)
+            chunks = -(-count // _CHUNK)
+            drawn = (pack(source.batch(chunk, _CHUNK)) for chunk in range(chunks)) if workers is None else workers.batches(chunks, _CHUNK)
+            tensors = _joined(drawn, count, report)
             if file is not None:
                 write_tensors(file, _KIND, tensors, {"key": key})
         self._tensors = {name: value.to(self._device) for name, value in tensors.items()}
@@ -70,6 +75,7 @@ class PooledFaces:
             inside=chosen["inside"] > 0,
             mask=_as_floats(chosen["mask"]),
             theta=Theta(**{field.name: chosen[field.name] for field in dataclasses.fields(Theta)}),
+            detected=chosen.get("detected"),
         )
 
     def _indices(self, step: int, size: int) -> Int[Tensor, "size"]:
@@ -82,17 +88,12 @@ class PooledFaces:
         return torch.randperm(self._count, generator=random)
 
 
-def _drawn(source: FaceSource, count: int, report: Callable[[int], None]) -> dict[str, Tensor]:
+def _joined(chunks: Iterable[dict[str, Tensor]], count: int, report: Callable[[int], None]) -> dict[str, Tensor]:
     parts: dict[str, list[Tensor]] = {}
-    for chunk in range(-(-count // _CHUNK)):
-        batch = source.batch(chunk, _CHUNK)
-        assert batch.theta is not None
-        assert batch.mask is not None
-        values = vars(batch.theta) | {"landmarks": batch.landmarks, "inside": batch.inside.byte()}
-        values |= {"image": _as_bytes(batch.image), "mask": _as_bytes(batch.mask)}
-        for name, value in values.items():
-            parts.setdefault(name, []).append(value.cpu())
-        report(min(count, (chunk + 1) * _CHUNK))
+    for done, chunk in enumerate(chunks, 1):
+        for name, value in chunk.items():
+            parts.setdefault(name, []).append(value)
+        report(min(count, done * _CHUNK))
     return {name: torch.cat(values)[:count] for name, values in parts.items()}
 
 
@@ -105,10 +106,6 @@ def _read(file: Path, key: str) -> dict[str, Tensor] | None:
     except WeightsError:  # cut off by a kill: drawn again
         return None
     return tensors if description.get("key") == key else None
-
-
-def _as_bytes(values: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-    return (values.clamp(0, 1) * 255 + 0.5).byte()
 
 
 def _as_floats(values: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from focus_backend.errors import ConfigError, PhotoError
 from focus_backend.networks.frame import CropFrame
-from focus_backend.photo import printable
+from focus_backend.photo_paths import printable
 from train.data.augment import AugmentConfig, Views, inside_photo, resample, stored_size
 from train.data.batch import FaceBatch
 from train.data.index import FolderDescription, PhotoRecord, crop_path, distinct_photos, mask_path, read_description, read_index
@@ -115,12 +115,14 @@ class PreparedFaces:
         chosen = torch.from_numpy(indices)
         to_photo = self._send(views.to_photo(self._to_photo[chosen]).float())
         moved = resample(pixels.permute(0, 3, 1, 2).float(), self._send(views.to_stored.float()), crop) / 255
+        landmarks = self._send(views.landmarks(self._landmarks[chosen]))
         return FaceBatch(
             image=moved[:, :3],
-            landmarks=self._send(views.landmarks(self._landmarks[chosen])),
+            landmarks=landmarks,
             landmark_weight=torch.ones(size, device=self._device),
             inside=inside_photo(to_photo, self._send(self._photo_size[chosen]), crop),
             mask=(moved[:, 3] >= 0.5).float() if self.has_masks else None,
+            detected=landmarks,
         )
 
     def indices(self, step: int, size: int) -> Int[np.ndarray, "size"]:

@@ -13,6 +13,7 @@ from focus_backend.rendering import Camera, axis_angle_from_rotation
 from train.data.batch import FaceBatch
 from train.data.draws import Draws
 from train.data.population import (
+    draw_distance,
     draw_expression,
     draw_lighting,
     draw_placement_errors,
@@ -27,15 +28,15 @@ from train.data.synthetic_config import SyntheticConfig
 
 __all__ = ["SyntheticConfig", "SyntheticFaces"]
 
-# Faces drawn at a time: on a CPU their maps stay in its cache, on a GPU all go at once.
-_CPU_CHUNK = 16
+# Drawn at a time: on a CPU their maps stay in its cache, on a GPU all go at once.
+_CPU_FACES, _CPU_PIXELS = 16, 8 * 256**2
 
 
 class SyntheticFaces:
     """A `FaceSource` without end. What a batch shows depends on the seed, rank, world, step and size alone.
 
-    Theta is in the crop's fixed camera and exact, but for pictures that `perspective_spread` takes from nearer or farther away: of those it
-    is the pose that brings the 68 points nearest, and the points and masks are exact.
+    Theta is in the crop's fixed camera and exact, but for pictures that `perspective_spread` and `close_share` take from nearer or farther
+    away: of those it is the pose that brings the 68 points nearest, and the points and masks are exact.
 
     Args:
         model: whose prior the people are drawn from.
@@ -91,14 +92,17 @@ class SyntheticFaces:
     def _people(self, draws: Draws, size: int) -> tuple[Float[Tensor, "b shape"], Float[Tensor, "b albedo"]]:
         shape = draws.normal(size, self.model.shape_size, scale=self.config.shape_spread)
         # Not every mole: real skin is plainer than independent draws of all components.
-        return shape, self.config.albedo_spread * draws.normal(size, self.model.albedo_size).clamp(-2.5, 2.5)
+        albedo = self.config.albedo_spread * draws.normal(size, self.model.albedo_size).clamp(-2.5, 2.5)
+        tone = draws.uniform(size, 1, low=-1, high=1) * self.config.largest_tone
+        return shape, torch.cat([tone, albedo[:, 1:]], 1)
 
     def _draws(self, kind: str, step: int, size: int) -> Draws:
         return Draws(self.device, *self._key, kind, step, size, constants=self._constants)
 
     def _photograph(self, shape: Float[Tensor, "b shape"], albedo: Float[Tensor, "b albedo"], draws: Draws) -> FaceBatch:
         theta, camera = self._pose(shape, albedo, draws)
-        chunk = _CPU_CHUNK if self.device.type == "cpu" else len(shape)
+        fitting = max(1, min(_CPU_FACES, _CPU_PIXELS // self.frame.size**2))
+        chunk = fitting if self.device.type == "cpu" else len(shape)
         parts = [slice(start, start + chunk) for start in range(0, len(shape), chunk)]
         scenes = [draw_scene(self._studio, theta[part], camera[part], draws) for part in parts]
         image, mask, inside, landmarks = (
@@ -114,11 +118,11 @@ class SyntheticFaces:
         turned = draw_rotation(draws, count, config.wide_yaw_share, config.largest_yaw)
         errors = draw_placement_errors(draws, count, config.scale_jitter, config.shift_jitter, config.roll_jitter)
         points = self.model.landmarks68.on(self.model.decode_shape(shape, expression), self.model.triangles)
-        rotation, translation = place_in_crop(self.frame, turned, points, errors)
+        distance = draw_distance(draws, count, config.perspective_spread, config.close_share)
+        rotation, translation = place_in_crop(self.frame, turned, points, errors, distance)
         axis_angle = axis_angle_from_rotation(rotation)
         camera = self.frame.camera(axis_angle, translation)
-        if config.perspective_spread > 0:
-            distance = draws.normal(count, scale=config.perspective_spread).clamp(-0.9, 0.9).exp()
+        if config.perspective_spread > 0 or config.close_share > 0:
             camera = from_distance(camera, self.frame.centre, distance)
             axis_angle, translation = explain_view(self.frame, camera, points, axis_angle, translation)
         return Theta(shape, expression, albedo, lighting, axis_angle, translation), camera

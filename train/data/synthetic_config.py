@@ -19,6 +19,8 @@ class SyntheticConfig(BaseModel):
     # People, in standard deviations of the face model's prior.
     shape_spread: Spread = 1.0
     albedo_spread: Spread = 0.7
+    # The first component of albedo, from dark to light skin, is drawn evenly up to so many: all tones are to be seen equally often.
+    largest_tone: Spread = 2.5
     # Faces without any of the random expressions; and, each for itself, smiling, opening the mouth, closing the eyes.
     neutral_share: Share = 0.2
     usual_share: Share = 0.2
@@ -26,51 +28,58 @@ class SyntheticConfig(BaseModel):
     wide_yaw_share: Share = 0.4
     largest_yaw: Annotated[float, Field(ge=0, le=80)] = 65.0
     # One strong light from the side.
-    hard_light_share: Share = 0.2
+    hard_light_share: Share = 0.25
     # Errors of the crop, standard deviations: share of its size, share of its side, degrees.
     scale_jitter: Spread = 0.05
     shift_jitter: Spread = 0.03
     roll_jitter: Spread = 4.0
-    # Standard deviation of the logarithm of the camera's distance; 0 keeps theta exact, 0.3 is like photos at arm's length and through
-    # long lenses.
-    perspective_spread: Spread = 0.0
+    # Standard deviation of the logarithm of the camera's distance, which is a metre in the middle, and photos from 25 to 45 cm besides;
+    # without both theta is exact.
+    perspective_spread: Spread = 0.3
+    close_share: Share = 0.08
     # Pictures with anything in front of the face besides hair and glasses.
     occluded_share: Share = 0.5
     # Of those: something beside the face's surface (hand, strands, writing); cloth, masks, hats and other shapes; some have both.
     hand_share: Share = 0.6
     cover_share: Share = 0.6
     # Hair; without, the head is bald.
-    hair_share: Share = 0.9
+    hair_share: Share = 0.85
+    # Of heads with hair: single strands over the forehead, and hair that stands out.
+    fringe_share: Share = 0.2
+    bristle_share: Share = 0.3
     # Stubble to full beards; what hides the skin is no face.
     beard_share: Share = 0.15
     glasses_share: Share = 0.25
     # Shoulders; without, the neck ends in the air.
     clothes_share: Share = 0.9
     # Shine of the skin, and edges of shadows across the face. They belong to the face: the mask stays 1.
-    gloss_share: Share = 0.5
+    gloss_share: Share = 0.7
+    # Heads that take light from themselves: sockets, nostrils, below the chin. The others are lit as the face model alone is.
+    self_shadow_share: Share = 0.95
     cast_shadow_share: Share = 0.2
     # Photos (a folder of pictures) whose pieces become backgrounds and occluders, and how often they do.
     photos: Path | None = None
     photo_share: Share = 0.5
     # Defects of the photo.
-    blur_share: Share = 0.4
-    low_resolution_share: Share = 0.2
-    noise_share: Share = 0.4
-    jpeg_share: Share = 0.5
+    blur_share: Share = 0.3
+    low_resolution_share: Share = 0.12
+    noise_share: Share = 0.35
+    jpeg_share: Share = 0.4
     colour_share: Share = 0.6
-    grey_share: Share = 0.04
+    grey_share: Share = 0.03
     # Crops that may reach over the border of their photo (most of them do): black there, no face, and not `inside`.
     border_share: Share = 0.08
 
     @classmethod
     def clean(cls, **changes: Any) -> SyntheticConfig:
-        """Bare heads in good photos: every share of things and defects is zero."""
+        """Bare heads in good photos, with exact theta: every share of things and defects is zero."""
         return cls(**{**_NOTHING, **changes})
 
     @classmethod
     def portraits(cls, **changes: Any) -> SyntheticConfig:
         """Hair, clothes and good light, nothing in front of the face, no defects: what a recognition network is to start with."""
-        return cls(**{**_NOTHING, "hair_share": 0.9, "clothes_share": 0.9, "gloss_share": 0.3, "colour_share": 0.5, **changes})
+        some = {"hair_share": 0.9, "clothes_share": 0.9, "gloss_share": 0.5, "self_shadow_share": 0.9, "colour_share": 0.5}
+        return cls(**{**_NOTHING, **some, **changes})
 
     @classmethod
     def hard(cls, **changes: Any) -> SyntheticConfig:
@@ -81,8 +90,13 @@ class SyntheticConfig(BaseModel):
 
 _NOTHING = dict.fromkeys(
     [
+        "perspective_spread",
+        "close_share",
+        "self_shadow_share",
         "occluded_share",
         "hair_share",
+        "fringe_share",
+        "bristle_share",
         "beard_share",
         "glasses_share",
         "clothes_share",

@@ -1,0 +1,152 @@
+"""What a detector's 68 points tell an encoder, once they are moved to where the picture shows them.
+
+A detector is some millimetres off, which is as much as people differ. Looking at the picture around each point brings it back by most of
+that, and points that are nearly right tell shape at once, which a network that sees pixels alone takes days to learn.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, grid_sample, interpolate, relu
+
+POINTS = 68
+# How often points are moved.
+ROUNDS = 2
+# Channels of the picture's features, samples along a side of what is looked at around a point, half that side as a share of the crop, and
+# what is kept of a point's surroundings.
+_CHANNELS, _SAMPLES, _REACH, _KEPT = 24, 7, 0.055, 24
+_WIDTH, _ROUND_WIDTH, _DROPOUT = 512, 256, 0.1
+# Typical distances of points from those of the mean face and from where they were seen, as shares of the crop.
+_SPREAD, _STEP = 0.05, 0.01
+# How often training hides the points of a face, so that an encoder without them is not lost.
+_HIDDEN_SHARE = 0.05
+# Contrast is evened out over so large a part of the crop; deviations below the least one are noise.
+_CONTRAST_PART, _LEAST_DEVIATION = 8, 0.02
+
+
+class Round(nn.Module):
+    """Looks around each point and moves all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Every point has an eye of its own.
+        self.weight = nn.Parameter(0.03 * torch.randn(POINTS, _CHANNELS * _SAMPLES**2, _KEPT))
+        self.bias = nn.Parameter(torch.zeros(POINTS, 1, _KEPT))
+        size = POINTS * (_KEPT + 2)
+        self.move = nn.Sequential(nn.Linear(size, _ROUND_WIDTH), nn.SiLU(), nn.Linear(_ROUND_WIDTH, 2 * POINTS))
+        self.move_directly = nn.Linear(size, 2 * POINTS)
+        _start_at_zero(self.move[-1], self.move_directly)
+
+    def forward(
+        self, features: Float[Tensor, "b c i j"], places: Float[Tensor, "b 68 2"], usual: Float[Tensor, "68 2"]
+    ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b 68 2"]]:
+        """What was seen around the points, and the moved points."""
+        step = torch.linspace(-_REACH, _REACH, _SAMPLES, device=places.device)
+        around = torch.stack(torch.meshgrid(step, step, indexing="xy"), -1).flatten(0, 1)
+        samples = grid_sample(features, 2 * (places[:, :, None] + around) - 1, align_corners=False, padding_mode="border")
+        kept = relu(torch.bmm(samples.permute(2, 0, 3, 1).flatten(2), self.weight) + self.bias)
+        seen = kept.transpose(0, 1).flatten(1)
+        inputs = torch.cat([seen, ((places - usual) / _SPREAD).flatten(1)], 1)
+        return seen, places + _STEP * (self.move(inputs) + self.move_directly(inputs)).unflatten(1, (POINTS, 2))
+
+
+class LandmarkBranch(nn.Module):
+    """Moves the points in rounds, then two hidden layers over them, what was seen around them and the pooled features; its outputs start
+    at zero.
+
+    Args:
+        usual: the points of the mean face in the crop, shares of its side.
+        pooled_size: length of the pooled features.
+        outputs: how many.
+    """
+
+    usual: Float[Tensor, "68 2"]
+
+    def __init__(self, usual: Float[Tensor, "68 2"], pooled_size: int, outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("usual", usual.detach().clone().float(), persistent=False)
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 16, 5, 2, 2),
+            nn.ReLU(),
+            nn.Conv2d(16, _CHANNELS, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(_CHANNELS),
+            nn.ReLU(),
+        )
+        self.rounds = nn.ModuleList(Round() for _ in range(ROUNDS))
+        # Offsets before and after every round, and whether there are any points.
+        offsets = 4 * POINTS * (1 + ROUNDS)
+        self.norm = nn.LayerNorm(pooled_size)
+        self.layers = nn.Sequential(
+            nn.Linear(offsets + ROUNDS * POINTS * _KEPT + pooled_size + 1, _WIDTH),
+            nn.SiLU(),
+            nn.Dropout(_DROPOUT),
+            nn.Linear(_WIDTH, _WIDTH),
+            nn.SiLU(),
+            nn.Dropout(_DROPOUT),
+        )
+        self.head = nn.Linear(_WIDTH, outputs)
+        # What is linear in the places needs no hidden layer.
+        self.direct = nn.Linear(offsets, outputs)
+        _start_at_zero(self.head, self.direct)
+
+    def forward(
+        self, landmarks: Float[Tensor, "b 68 2"] | None, image: Float[Tensor, "b 3 h w"], pooled: Float[Tensor, "b n"]
+    ) -> tuple[Float[Tensor, "b outputs"], Float[Tensor, "b rounds 68 2"]]:
+        """What is to be added to the outputs, and the points after each round, shares of the crop's side.
+
+        Args:
+            landmarks: shares of the crop's side; not finite for faces whose points are not known; None if none is.
+            image: the crop, sRGB in [0, 1].
+            pooled: features of the crop.
+        """
+        first, is_known = self._places(landmarks, len(pooled))
+        features = self.features(_even_contrast(image.mean(1, keepdim=True)))
+        places, seen = [first], []
+        for look in self.rounds:
+            around, moved = look(features, places[-1].detach(), self.usual)
+            seen.append(around)
+            places.append(moved)
+        offsets = torch.cat([_offsets(points, self.usual) for points in places], 1)
+        inner = self.layers(torch.cat([offsets, *seen, self.norm(pooled), is_known.float()], 1))
+        return self.head(inner) + self.direct(offsets), torch.stack(places[1:], 1)
+
+    def _places(self, landmarks: Float[Tensor, "b 68 2"] | None, count: int) -> tuple[Float[Tensor, "b 68 2"], Bool[Tensor, "b 1"]]:
+        """The points, those of the mean face where they are not known, and whether they are."""
+        if landmarks is None:
+            return self.usual.expand(count, -1, -1), torch.zeros(count, 1, dtype=torch.bool, device=self.usual.device)
+        is_known = landmarks.isfinite().flatten(1).all(1, keepdim=True)
+        if self.training:
+            is_known = is_known & (torch.rand(count, 1, device=landmarks.device) >= _HIDDEN_SHARE)
+        return torch.where(is_known[..., None], landmarks, self.usual), is_known
+
+
+def _start_at_zero(*layers: nn.Module) -> None:
+    for layer in layers:
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)
+
+
+def _even_contrast(grey: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """The picture without the brightness and contrast of its parts: light and skin tone differ more than outlines do."""
+    size = grey.shape[-2:]
+    window = max(2, min(size) // _CONTRAST_PART)
+
+    def smooth(values: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+        return interpolate(avg_pool2d(values, window, max(1, window // 2), window // 4), size, mode="bilinear")
+
+    difference = grey - smooth(grey)
+    return difference / (smooth(difference.square()) + _LEAST_DEVIATION**2).sqrt()
+
+
+def _offsets(places: Float[Tensor, "b 68 2"], usual: Float[Tensor, "68 2"]) -> Float[Tensor, "b n"]:
+    """How points differ from those of the mean face, as they are and without place and size."""
+    alone = _alone(places) - _alone(usual)
+    return torch.cat([(places - usual).flatten(1), alone.flatten(1)], 1) / _SPREAD
+
+
+def _alone(points: Float[Tensor, "*b 68 2"]) -> Float[Tensor, "*b 68 2"]:
+    """Points without their place and size; about as large as the mean face is in its crop."""
+    centred = points - points.mean(-2, keepdim=True)
+    return centred / centred.square().sum((-2, -1), keepdim=True).sqrt().clamp(min=1e-3) * POINTS**0.5 / 4

@@ -1,0 +1,98 @@
+"""An encoder that is told where a detector saw the 68 points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from focus_backend.morphable.face_model import FaceModel
+from focus_backend.networks.checkpoint import load_network, save_network
+from focus_backend.networks.decoder import decode
+from focus_backend.networks.encoder import Encoder, EncoderConfig
+from focus_backend.networks.frame import CropFrame
+from focus_backend.networks.landmark_branch import ROUNDS
+
+SIZE = 64
+
+
+@pytest.fixture(params=["mobilenet", "resnet50"])
+def encoder(request: pytest.FixtureRequest, tiny_model: FaceModel) -> Encoder:
+    torch.manual_seed(0)
+    made = Encoder(EncoderConfig(backbone=request.param, landmarks="mediapipe"), tiny_model, SIZE)
+    assert made.branch is not None
+    for layer in (made.branch.head, made.branch.direct):
+        torch.nn.init.normal_(layer.weight, std=0.01)
+    return made.eval()
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    return torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def usual(encoder: Encoder) -> torch.Tensor:
+    assert encoder.branch is not None
+    return encoder.branch.usual * SIZE
+
+
+def test_the_start_is_the_start_of_theta(tiny_model: FaceModel, image: torch.Tensor) -> None:
+    encoder = Encoder(EncoderConfig(backbone="mobilenet", landmarks="mediapipe"), tiny_model, SIZE).eval()
+    outputs = encoder.outputs(image, usual(encoder).expand(2, -1, -1))
+    assert torch.count_nonzero(outputs[:, : encoder.sizes.total]) == 0
+
+
+def test_the_usual_points_are_those_of_the_start_of_theta(encoder: Encoder, tiny_model: FaceModel) -> None:
+    start = encoder.theta(torch.zeros(1, encoder.sizes.total))
+    drawn = decode(tiny_model, CropFrame.of(tiny_model, SIZE), start)
+    torch.testing.assert_close(usual(encoder), drawn.landmarks[0])
+
+
+def test_moved_points_move_the_answer_and_unknown_ones_do_not_break_it(encoder: Encoder, image: torch.Tensor) -> None:
+    points = usual(encoder).expand(2, -1, -1).clone()
+    plain = encoder.outputs(image, points)
+    moved = points.clone()
+    moved[0, 8, 1] += 4
+    changed = encoder.outputs(image, moved)
+    assert not torch.equal(changed[0], plain[0])
+    torch.testing.assert_close(changed[1], plain[1])
+    unknown = points.clone()
+    unknown[1, 3] = torch.nan
+    mixed = encoder.outputs(image, unknown)
+    torch.testing.assert_close(mixed[0], plain[0])
+    torch.testing.assert_close(mixed[1], encoder.outputs(image)[1])
+    assert not torch.equal(mixed[1], plain[1])
+
+
+def test_points_start_where_they_were_seen_and_move_by_what_is_around_them(
+    encoder: Encoder, tiny_model: FaceModel, image: torch.Tensor
+) -> None:
+    points = usual(encoder).expand(2, -1, -1) + 2
+    start = Encoder(encoder.config, tiny_model, SIZE).eval()
+    torch.testing.assert_close(start.moved_landmarks(start.outputs(image, points)), points[:, None].expand(-1, ROUNDS, -1, -1))
+    assert encoder.branch is not None
+    torch.nn.init.normal_(encoder.branch.rounds[0].move_directly.weight, std=0.1)
+    marked = image.clone()
+    x, y = points[0, 33].round().int().tolist()
+    marked[0, :, y - 1 : y + 1, x - 1 : x + 1] = 1 - marked[0, :, y - 1 : y + 1, x - 1 : x + 1].round()
+    plain, changed = (encoder.moved_landmarks(encoder.outputs(picture, points)) for picture in (image, marked))
+    assert (plain[0] - changed[0]).abs().max() > 1e-4
+    torch.testing.assert_close(plain[1], changed[1])
+
+
+def test_light_and_skin_tone_move_no_point(encoder: Encoder, image: torch.Tensor) -> None:
+    assert encoder.branch is not None
+    torch.nn.init.normal_(encoder.branch.rounds[0].move_directly.weight, std=0.1)
+    points = usual(encoder).expand(2, -1, -1)
+    bright, dark = (encoder.moved_landmarks(encoder.outputs(picture, points)) for picture in (image, 0.5 * image))
+    torch.testing.assert_close(bright, dark, atol=0.02, rtol=0)
+
+
+def test_it_is_stored_with_its_branch(encoder: Encoder, image: torch.Tensor, tiny_model: FaceModel, tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    save_network(path, encoder, model=tiny_model)
+    points = usual(encoder).expand(2, -1, -1) + 1
+    loaded = load_network(path, "encoder", model=tiny_model)
+    assert isinstance(loaded, Encoder)
+    torch.testing.assert_close(loaded.outputs(image, points), encoder.outputs(image, points))
