@@ -66,7 +66,7 @@ def reconstruct(
     ] = None,
     method: Annotated[
         Method,
-        typer.Option(help="fit: without networks. network: their answer. refine: the fit from it. auto: refine where there are weights."),
+        typer.Option(help="fit: without networks. network: their answer. refine: the fit from it. auto: what the weights recommend."),
     ] = Method.AUTO,
     weights: Annotated[
         str | None, typer.Option(help="Networks' weights: a name, or a folder that `train` wrote.", show_default=False)

@@ -134,3 +134,19 @@ def evaluate_sweep(
             as_json=as_json,
         )
         raise typer.Exit(code)
+
+
+@evaluate_app.command("fairness")
+def evaluate_fairness(
+    weights: Annotated[str, typer.Argument(help="A name from `weights list`, or a folder.")] = "default",
+    people: Annotated[int, typer.Option(min=1, help="How many are drawn.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the people; not one that was trained with.")] = 5_555_555,
+    out: ReportOption = None,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """The networks' errors on synthetic people, by skin tone and by sex."""
+    with reported(debug):
+        from focus_backend.commands import evaluate
+
+        raise typer.Exit(evaluate.fairness(weights, people, seed, out, as_json))

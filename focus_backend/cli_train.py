@@ -22,6 +22,7 @@ DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.", sho
 DevicesOption = Annotated[int | None, typer.Option(min=1, help="How many, on this machine.", show_default=False)]
 PrecisionOption = Annotated[str | None, typer.Option(help="32-true or bf16-mixed.", show_default=False)]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Processor threads of one process.", show_default=False)]
+PartOption = Annotated[Path | None, typer.Option(help="Weights folder to take it from instead; none leaves it out.", show_default=False)]
 
 
 def _add_stage(name: str, stages: tuple[str, ...] | None, description: str) -> None:
@@ -130,6 +131,26 @@ def weights_info(
         from focus_backend.commands.weights import show_weights
 
         show_weights(weights, as_json)
+
+
+@weights_app.command("export")
+def weights_export(
+    source: Annotated[Path, typer.Argument(help="Weights folder of a run's stage; its encoder is taken.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; its last part names the weights.", show_default=False)],
+    segmentation: PartOption = None,
+    misfit: PartOption = None,
+    recognition: PartOption = None,
+    method: Annotated[str | None, typer.Option(help="What --method auto is with them: network, refine, fit.", show_default=False)] = None,
+    half: Annotated[bool, typer.Option("--half/--single", help="Store matrices and kernels in 16 bits, or in 32.")] = True,
+    debug: DebugFlag = False,
+) -> None:
+    """Write weights to give away: parts of one stage or several, hashes, and the run's configuration as a note."""
+    with reported(debug):
+        from focus_backend.commands.weights_export import export_command
+
+        given = {"segmentation": segmentation, "misfit": misfit, "recognition": recognition}
+        parts = {kind: None if path == Path("none") else path for kind, path in given.items() if path is not None}
+        export_command(source, out, parts, method, "half" if half else "single")
 
 
 @weights_app.command("convert")

@@ -14,13 +14,10 @@ from jaxtyping import UInt8
 from PIL import Image, ImageCms
 
 from focus_backend.errors import PhotoError
+from focus_backend.photo_paths import photo_name, printable
 
 # Only formats of photos: Pillow would otherwise hand PostScript to Ghostscript and open containers we never want.
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
-PHOTO_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".heic", ".heif"),
-    *(".tif", ".tiff", ".bmp", ".gif", ".jp2", ".ppm", ".pgm"),
-)
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -141,29 +138,6 @@ def read_photo_file(path: Path, limits: PhotoLimits | None = None) -> bytes:
     data = _read_bytes(path, photo_name(path), limits)
     _check_bytes(data, photo_name(path), limits)
     return data
-
-
-def photo_name(path: str | Path) -> str:
-    """What messages and results call the photo at `path`."""
-    return printable(Path(path).name or str(path))
-
-
-def photo_hash(path: Path) -> str | None:
-    """SHA-256 of the file at `path`, as in `Photo.sha256`; None where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(2**20):
-                digest.update(block)
-            return digest.hexdigest()
-    except OSError:
-        return None
-
-
-def printable(name: str) -> str:
-    """`name` fit for a terminal and for JSON: no control characters, no undecodable bytes."""
-    decodable = name.encode("utf-8", "replace").decode("utf-8")
-    return "".join(c if c.isprintable() else "?" for c in decodable)
 
 
 def _read_bytes(path: Path, name: str, limits: PhotoLimits) -> bytes:

@@ -22,10 +22,12 @@ import pytest
 from PIL import Image
 from pygltflib import GLTF2
 
+from focus_backend.export.names import face_names
+from focus_backend.photo_paths import photo_hash
 from scripts.mesh_export.arguments import Arguments, read_arguments
 from scripts.mesh_export.manifest import is_done, manifest_path, read_manifest, write_manifest
 from scripts.mesh_export.outcome import FaceFiles, Failure, PhotoFailedError, PhotoOutcome, failure_of
-from scripts.mesh_export.photos import face_names, find_photos, sha256_of
+from scripts.mesh_export.photos import find_photos
 from scripts.mesh_export.report import Report
 from scripts.mesh_export.worker_process import BatchStoppedError, WorkerProcess
 
@@ -34,6 +36,13 @@ SCRIPT = ROOT / "scripts" / "export_meshes.py"
 ASTRONAUT = ROOT / "docs" / "demo" / "astronaut.jpg"
 _NO_BPY = importlib.util.find_spec("bpy") is None
 _PATIENCE = 300
+
+
+def test_what_runs_in_blender_needs_none_of_the_backend_s_packages() -> None:
+    modules = "export_meshes, mesh_export.inside_blender, mesh_export.scene"
+    code = f"import sys; import {modules}; print([m for m in ('PIL', 'torch', 'numpy', 'jaxtyping', 'zmq') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPT.parent, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_defaults_are_those_of_reconstruct() -> None:
@@ -101,18 +110,18 @@ def test_no_two_photos_share_names(tmp_path: Path) -> None:
 
 def _done(out: Path, photo: Path, arguments: Arguments) -> None:
     (out / "me.glb").write_bytes(b"mesh")
-    write_manifest(out, "me", photo, sha256_of(photo), arguments, [FaceFiles("me", {"glb": ["me.glb"]})])
+    write_manifest(out, "me", photo, photo_hash(photo), arguments, [FaceFiles("me", {"glb": ["me.glb"]})])
 
 
 def test_only_what_is_there_with_the_same_photo_and_options_is_skipped(tmp_path: Path) -> None:
     photo = tmp_path / "me.jpg"
     photo.write_bytes(b"photo")
-    arguments, sha256 = Arguments((str(photo),), tmp_path), sha256_of(photo)
+    arguments, sha256 = Arguments((str(photo),), tmp_path), photo_hash(photo)
     assert not is_done(tmp_path, "me", sha256, arguments)
     _done(tmp_path, photo, arguments)
     assert is_done(tmp_path, "me", sha256, arguments)
     assert not is_done(tmp_path, "me", "0" * 64, arguments)
-    assert not is_done(tmp_path, "me", "", arguments)
+    assert not is_done(tmp_path, "me", None, arguments)
     assert not is_done(tmp_path, "me", sha256, dataclasses.replace(arguments, method="fit"))
     assert not is_done(tmp_path, "me", sha256, dataclasses.replace(arguments, formats=("glb", "obj")))
     (tmp_path / "me.glb").unlink()
@@ -124,7 +133,7 @@ def test_a_format_that_is_added_keeps_the_others_listed(tmp_path: Path) -> None:
     photo.write_bytes(b"photo")
     arguments = Arguments((str(photo),), tmp_path)
     _done(tmp_path, photo, arguments)
-    write_manifest(tmp_path, "me", photo, sha256_of(photo), arguments, [FaceFiles("me", {"obj": ["me.obj"]})])
+    write_manifest(tmp_path, "me", photo, photo_hash(photo), arguments, [FaceFiles("me", {"obj": ["me.obj"]})])
     assert read_manifest(tmp_path, "me")["faces"][0]["files"] == {"glb": ["me.glb"], "obj": ["me.obj"]}
 
 
@@ -157,7 +166,7 @@ def test_the_report_tells_every_photo(tmp_path: Path, capsys: pytest.CaptureFixt
     shown = capsys.readouterr()
     assert "good.jpg: good.glb (1.5 s)" in shown.out
     assert "note: dark" in shown.err
-    assert "evil\\n.jpg  photo" in shown.err
+    assert "evil?.jpg  photo" in shown.err
 
 
 def test_errors_of_the_user_and_ours_are_told_apart() -> None:

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image, ImageCms, features
 
 from focus_backend.errors import PhotoError
-from focus_backend.photo import PhotoLimits, photo_hash, read_photo
+from focus_backend.photo import PhotoLimits, read_photo
+from focus_backend.photo_paths import photo_hash
 
 SIZE = (160, 120)
 

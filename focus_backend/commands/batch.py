@@ -12,9 +12,10 @@ from focus_backend.commands.inputs import PhotoInput
 from focus_backend.commands.local_work import FaceReconstructor, LocalWork
 from focus_backend.commands.photo_work import BatchError, PhotoResult, PhotoUnderWay, PhotoWork
 from focus_backend.errors import FocusError, OutputError
-from focus_backend.export.folder import TakenError, check_replaceable, face_folders, plan_folders, read_result, write_folder
+from focus_backend.export.folder import TakenError, check_replaceable, read_result, write_folder
+from focus_backend.export.names import face_names, plan_names
 from focus_backend.landmarks.detector import Detection
-from focus_backend.photo import photo_hash
+from focus_backend.photo_paths import photo_hash
 from focus_backend.progress import Progress
 
 
@@ -132,7 +133,7 @@ def work_through(
         OutputError: results cannot be written at all, so going on would be in vain; its photo was yielded as failed.
         FocusError: `work` cannot go on.
     """
-    names = plan_folders([photo.path for photo in photos if photo.error is None])
+    names = plan_names([photo.path for photo in photos if photo.error is None])
     batch = _Batch(work, options, progress, {name.casefold() for name in names.values()})
     under_way: deque[PhotoOutcome | _Started] = deque()
     try:
@@ -230,7 +231,7 @@ def _is_done(path: Path, folder: Path) -> bool:
 def _write_faces(result: PhotoResult, name: str, reserved: set[str], options: BatchOptions) -> tuple[FaceOutcome, ...]:
     """Write every face, the largest last: once its folder is there, all of them are."""
     written = []
-    for face, folder_name in reversed(list(zip(result.faces, face_folders(name, len(result.faces), reserved), strict=True))):
+    for face, folder_name in reversed(list(zip(result.faces, face_names(name, len(result.faces), reserved), strict=True))):
         folder = options.out / folder_name
         warnings = face.warnings + _replaced(folder, result.sha256)
         write_folder(face.files(), folder)

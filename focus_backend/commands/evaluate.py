@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focus_backend.errors import ConfigError
-from focus_backend.photo import printable
+from focus_backend.photo_paths import printable
 
 if TYPE_CHECKING:
     from train.evaluate.per_photo import ScoreReport
@@ -195,6 +195,34 @@ def sweep(
     else:
         print(sweeping.sweep_text(rows))
     return 2 if any(row.problem or row.failed_photos for row in rows) else 0
+
+
+def fairness(weights: str, people: int, seed: int, out: Path | None = None, as_json: bool = False) -> int:
+    """Errors on synthetic people by skin tone and by sex; the exit code.
+
+    Args:
+        weights: a name or a folder.
+        people: how many are drawn.
+        seed: of the people.
+        out: folder for `fairness.json`; None for none.
+        as_json: print one JSON object.
+
+    Raises:
+        FocusError: the weights or their face model cannot be used, or `out` cannot be written.
+    """
+    from train.evaluate import fairness as judging
+
+    report = judging.evaluate_fairness(weights, people, seed)
+    document = judging.fairness_document(report)
+    if out is not None:
+        judging.write_fairness(report, out)
+    if as_json:
+        _say_json(document)
+    else:
+        print(judging.fairness_table(document))
+        if report.sex is None:
+            print('by sex: not known, the face model\'s source is not installed (pip install "focus-backend[models]") or another')
+    return 0
 
 
 def _scores(report: ScoreReport, out: Path | None, as_json: bool) -> int:

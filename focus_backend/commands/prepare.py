@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from focus_backend.commands.report import error_document, error_line
 from focus_backend.errors import ConfigError
-from focus_backend.photo import printable
+from focus_backend.photo_paths import printable
 
 if TYPE_CHECKING:
     from train.data.photos import PhotoSource

@@ -11,14 +11,14 @@ from pathlib import Path
 from types import FrameType
 
 from focus_backend.commands.batch import BatchOptions, BatchSummary, work_through
-from focus_backend.commands.inputs import find_photos
+from focus_backend.commands.inputs import find_photos, in_results_below
 from focus_backend.commands.local_work import FaceReconstructor, LocalWork
 from focus_backend.commands.photo_work import PhotoWork
 from focus_backend.commands.report import JsonReport, TextReport
 from focus_backend.errors import ConfigError, OutputError
 from focus_backend.export.folder import check_writable
 from focus_backend.landmarks.user_points import read_landmarks
-from focus_backend.reconstruction.loading import use_threads
+from focus_backend.reconstruction.loading import collection_paused, use_threads
 
 # Options that choose what a reconstructor loads: the server has loaded its own.
 SERVER_OPTIONS = ("model", "weights", "device", "landmarks", "threads")
@@ -65,7 +65,7 @@ def reconstruct_photos(options: ReconstructOptions, load: Callable[[], FaceRecon
     """
     _check_server_options(options)
     started = time.perf_counter()
-    photos = find_photos(options.photos, options.recursive, options.out)
+    photos = find_photos(options.photos, options.recursive, in_results_below(options.out))
     max_faces = parse_faces(options.faces)
     if options.landmarks_file is not None and len(photos) != 1:
         raise ConfigError(f"--landmarks-file belongs to one photo, but {len(photos)} were given", "give one photo")
@@ -145,19 +145,20 @@ def _server_work(options: ReconstructOptions, batch: BatchOptions, note: Callabl
 
 def _load(options: ReconstructOptions) -> FaceReconstructor:
     """The reconstructor of the options; torch and the networks are imported here and not before."""
-    use_threads(options.threads)
-    from focus_backend.reconstruction.method import choose_device
-    from focus_backend.reconstruction.reconstructor import Reconstructor
+    with collection_paused():
+        use_threads(options.threads)
+        from focus_backend.reconstruction.method import choose_device
+        from focus_backend.reconstruction.reconstructor import Reconstructor
 
-    device = options.device if options.device == "auto" else choose_device(options.device)
-    return Reconstructor.load(
-        model=options.model,
-        landmarks=options.landmarks,
-        device=device,
-        method=options.method,
-        weights=options.weights,
-        misfit=options.misfit,
-    )
+        device = options.device if options.device == "auto" else choose_device(options.device)
+        return Reconstructor.load(
+            model=options.model,
+            landmarks=options.landmarks,
+            device=device,
+            method=options.method,
+            weights=options.weights,
+            misfit=options.misfit,
+        )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 from focus_backend.commands.batch import BatchSummary, PhotoOutcome
 from focus_backend.errors import FocusError
-from focus_backend.photo import printable
+from focus_backend.photo_paths import printable
 from focus_backend.progress import Preview, Progress
 
 

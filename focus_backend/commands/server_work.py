@@ -20,7 +20,8 @@ from focus_backend.errors import (
     ServerError,
 )
 from focus_backend.export.folder import RESULT_FILE, RESULT_FILES
-from focus_backend.photo import photo_name, read_photo_file
+from focus_backend.photo import read_photo_file
+from focus_backend.photo_paths import photo_name
 from focus_backend.progress import Progress
 from focus_backend.serving import wire
 from focus_backend.serving.client import Client, PendingResult, ProgressCallback, ReconstructionResult

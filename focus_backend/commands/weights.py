@@ -54,7 +54,7 @@ def convert_recognition(source: Path, output: Path) -> None:
 
 def _describe(name_or_path: str) -> dict[str, Any]:
     """The description of a weights folder, file by file, or of one file."""
-    from focus_backend.networks.weights import LIST_NAME, find_weights
+    from focus_backend.networks.weights import LIST_NAME, find_weights, part_file
 
     path = Path(name_or_path)
     if path.is_file():
@@ -67,7 +67,7 @@ def _describe(name_or_path: str) -> dict[str, Any]:
         raise WeightsError(f"{folder / LIST_NAME} cannot be read ({error.strerror or error})", "check its permissions") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{folder / LIST_NAME} is damaged or no list of weights", "get the weights again") from error
-    parts = {str(kind): _describe_file(folder / f"{kind}.safetensors", sha256) for kind, sha256 in sorted(files.items())}
+    parts = {str(kind): _describe_file(part_file(folder, kind), sha256) for kind, sha256 in sorted(files.items())}
     return {"folder": str(folder), **listed, "files": parts}
 
 

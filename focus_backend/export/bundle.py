@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -42,26 +43,33 @@ def reconstruction_files(reconstruction: Reconstruction, beat: Beat = quiet) -> 
     """
     # First, for it refuses numbers that are not finite.
     document = write_document(reconstruction.to_document())
-    beat()
-    texture = encode_png(reconstruction.texture)
-    encoders: dict[str, Callable[[], bytes]] = {
-        "neutral.obj": lambda: _obj(reconstruction),
-        "neutral.mtl": lambda: write_mtl("texture.png"),
-        "face.glb": lambda: _glb(reconstruction, texture),
-        "albedo.png": lambda: encode_png(reconstruction.albedo_texture),
-        "texture.png": lambda: texture,
-        "outlier_mask.png": lambda: encode_mask(reconstruction.outlier_mask),
-        "face_mask.png": lambda: encode_mask(reconstruction.face_mask),
-        "report.jpg": lambda: encode_jpeg(
-            draw_report(reconstruction.photo, reconstruction.rendering, reconstruction.face_mask, reconstruction.outlier_mask)
-        ),
-        "result.json": lambda: document,
-    }
-    files = {}
-    for name, encode in encoders.items():
-        beat()
-        files[name] = encode()
+    # Pictures are packed beside the rest, without the interpreter's lock.
+    with ThreadPoolExecutor(1) as packer:
+        texture = packer.submit(encode_png, reconstruction.texture)
+        albedo = packer.submit(encode_png, reconstruction.albedo_texture)
+        outlier_mask = packer.submit(encode_mask, reconstruction.outlier_mask)
+        face_mask = packer.submit(encode_mask, reconstruction.face_mask)
+        encoders: dict[str, Callable[[], bytes]] = {
+            "neutral.obj": lambda: _obj(reconstruction),
+            "report.jpg": lambda: _report(reconstruction),
+            "neutral.mtl": lambda: write_mtl("texture.png"),
+            "face.glb": lambda: _glb(reconstruction, texture.result()),
+            "albedo.png": albedo.result,
+            "texture.png": texture.result,
+            "outlier_mask.png": outlier_mask.result,
+            "face_mask.png": face_mask.result,
+            "result.json": lambda: document,
+        }
+        files = {}
+        for name, encode in encoders.items():
+            beat()
+            files[name] = encode()
     return files
+
+
+def _report(reconstruction: Reconstruction) -> bytes:
+    page = draw_report(reconstruction.photo, reconstruction.rendering, reconstruction.face_mask, reconstruction.outlier_mask)
+    return encode_jpeg(page)
 
 
 def _obj(reconstruction: Reconstruction) -> bytes:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import secrets
 import shutil
-import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from focus_backend.errors import OutputError
-from focus_backend.photo import printable
+from focus_backend.photo_paths import printable
 
 RESULT_FILE = "result.json"
 RESULT_FILES = frozenset(
@@ -32,8 +30,6 @@ RESULT_FILES = frozenset(
 )
 # What desktops leave in every folder they show.
 _LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".directory"})
-_WINDOWS_DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.IGNORECASE)
-_NAME_BYTES = 120
 
 
 class TakenError(OutputError):
@@ -98,49 +94,6 @@ def read_result(folder: Path) -> dict | None:
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None
-
-
-def folder_name(stem: str) -> str:
-    """A photo's stem as a folder name that every file system takes and no shell trips over."""
-    name = unicodedata.normalize("NFC", stem.encode("utf-8", "replace").decode("utf-8"))
-    name = "".join(c if c.isprintable() and c not in '<>:"/\\|?*' else "_" for c in name)
-    name = name.encode("utf-8")[:_NAME_BYTES].decode("utf-8", "ignore").rstrip(". ")
-    if name.startswith((".", "-", " ")) or _WINDOWS_DEVICES.match(name):
-        name = "_" + name
-    return name or "photo"
-
-
-def plan_folders(photos: list[Path]) -> dict[Path, str]:
-    """One folder name a photo, all different even where case does not count.
-
-    A photo's folder has its stem. Where two photos share it, the later one's folder also tells its own folder and kind
-    (`holiday_me_png`), and a number if that is taken too.
-    """
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for photo in photos:
-        plain = folder_name(photo.stem)
-        longer = folder_name(f"{photo.absolute().parent.name}_{photo.stem}_{photo.suffix[1:]}".strip("_"))
-        numbered = (f"{longer}_{number}" for number in range(2, len(photos) + 3))
-        names[photo] = next(name for name in (plain, longer, *numbered) if name.casefold() not in taken)
-        taken.add(names[photo].casefold())
-    return names
-
-
-def face_folders(name: str, count: int, reserved: set[str]) -> list[str]:
-    """Folder names of a photo's faces, largest first: `name`, `name-2`, ...; numbers that belong to another photo are skipped.
-
-    Args:
-        name: of the first face.
-        count: faces.
-        reserved: folded names of all photos' folders.
-    """
-    names, number = [name], 2
-    while len(names) < count:
-        if f"{name}-{number}".casefold() not in reserved:
-            names.append(f"{name}-{number}")
-        number += 1
-    return names[:count]
 
 
 def _swap_in(hidden: Path, folder: Path) -> None:

@@ -25,12 +25,13 @@ def write_obj(
         quad_uv: index into `uv` of each corner.
         material_file: name of the .mtl beside the file.
     """
+    is_corner = quads >= 0
+    corners = np.stack([quads, quad_uv], -1)[is_corner] + 1
     parts = [_FRAME, f"mtllib {material_file}\n", "o face\n"]
-    parts += [f"v {x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in _without_negative_zero(vertices, 4)]
-    parts += [f"vt {u:.6f} {v:.6f}\n" for u, v in _without_negative_zero(uv, 6)]
+    parts += ["v %.4f %.4f %.4f\n" * len(vertices) % _rounded(vertices, 4), "vt %.6f %.6f\n" * len(uv) % _rounded(uv, 6)]
     parts += [f"usemtl {MATERIAL_NAME}\n", "s 1\n"]
-    for corners, corner_uv in zip((quads + 1).tolist(), (quad_uv + 1).tolist(), strict=True):
-        parts.append("f " + " ".join(f"{v}/{t}" for v, t in zip(corners, corner_uv, strict=True) if v > 0) + "\n")
+    lines = "".join("f" + " %d/%d" * count + "\n" for count in is_corner.sum(1).tolist())
+    parts.append(lines % tuple(corners.ravel().tolist()))
     return "".join(parts).encode("ascii")
 
 
@@ -40,6 +41,6 @@ def write_mtl(texture_file: str) -> bytes:
     return ("\n".join(lines) + "\n").encode("ascii")
 
 
-def _without_negative_zero(values: np.ndarray, decimals: int) -> list[list[float]]:
-    """Rounded values in which -0.0 is 0.0: the sign of a vanishing number is no information."""
-    return (np.round(values.astype(np.float64), decimals) + 0.0).tolist()
+def _rounded(values: Float[np.ndarray, "n d"], decimals: int) -> tuple[float, ...]:
+    """Rounded values, one after the other, in which -0.0 is 0.0: the sign of a vanishing number is no information."""
+    return tuple((np.round(values.astype(np.float64), decimals) + 0.0).ravel().tolist())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -22,7 +22,7 @@ _STUDIO = (58, 62, 70)
 
 def encode_png(pixels: UInt8[ndarray, "height width 3"] | UInt8[ndarray, "height width"]) -> bytes:
     """PNG of RGB or grey pixels; the same pixels give the same bytes."""
-    picture = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])
+    picture = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     return _encode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 3])
 
 
@@ -33,7 +33,7 @@ def encode_mask(mask: Bool[ndarray, "height width"]) -> bytes:
 
 def encode_jpeg(pixels: UInt8[ndarray, "height width 3"], quality: int = 92) -> bytes:
     """JPEG of RGB pixels."""
-    return _encode(".jpg", np.ascontiguousarray(pixels[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return _encode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
 def draw_report(
@@ -52,7 +52,7 @@ def draw_report(
     """
     box = face_box(face_mask | outlier_mask)
     photo, rendering = _cut(photo, box), _cut(rendering, box)
-    face, outlier = (_cut(mask.astype(np.uint8) * 255, box).astype(np.float32)[:, :, None] / 255 for mask in (face_mask, outlier_mask))
+    face, outlier = (_weights(mask, box) for mask in (face_mask, outlier_mask))
     # Scaled masks have soft edges, and so has everything laid over the photo with them.
     region = np.clip(face + outlier, 0, 1)
     panels = {
@@ -88,6 +88,11 @@ def _cut(picture: ndarray, box: Int[ndarray, "4"]) -> ndarray:
     square = cv2.copyMakeBorder(inside, *edges, cv2.BORDER_CONSTANT, value=colour)
     is_smaller = right - left > PANEL_SIZE
     return cv2.resize(square, (PANEL_SIZE, PANEL_SIZE), interpolation=cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC)
+
+
+def _weights(mask: Bool[ndarray, "height width"], box: Int[ndarray, "4"]) -> Float[ndarray, "panel panel 3"]:
+    """The box of the mask, 0 to 1, once a channel: numpy is slow at repeating a short last axis."""
+    return cv2.merge([_cut(mask.astype(np.uint8) * 255, box).astype(np.float32) / 255] * 3)
 
 
 def _blend(below: ndarray, above: ndarray, weight: ndarray) -> ndarray:

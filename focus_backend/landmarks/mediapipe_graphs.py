@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from focus_backend.errors import MissingDependencyError
+from focus_backend.landmarks.bare_package import import_bare
 
 CROP_PIXELS = 192
 # MediaPipe's own face-mesh subgraph hides the presence score and insists on its short-range face finder; this one has neither.
@@ -54,6 +56,12 @@ node {
 }
 node { calculator: "TensorsToFaceLandmarksWithAttention" input_stream: "TENSORS:meshes" output_stream: "LANDMARKS:landmarks" }
 """
+# Those of our graphs that have options: what Python does not know of them is lost, without a word, on the way to the library.
+_CALCULATORS = (
+    *("core.split_vector", "tensor.image_to_tensor", "tensor.inference", "tensor.tensors_to_floats", "tensor.tensors_to_detections"),
+    *("tensor.tensors_to_landmarks", "tflite.ssd_anchors", "util.landmarks_refinement", "util.non_max_suppression"),
+)
+_FINDER_GRAPH = "mediapipe/modules/face_detection/face_detection_{}_range_cpu.binarypb"
 _stderr_lock = threading.Lock()
 
 
@@ -82,25 +90,24 @@ class MediaPipeGraphs:
     def __init__(self, least_score: float) -> None:
         with silenced_stderr():
             try:
-                import mediapipe
+                import_bare("mediapipe")
+                for name in _CALCULATORS:
+                    importlib.import_module(f"mediapipe.calculators.{name}_calculator_pb2")
                 from google.protobuf import text_format
-                from mediapipe.calculators.core import split_vector_calculator_pb2  # noqa: F401  (registers options)
-                from mediapipe.calculators.tensor import (  # noqa: F401  (registers options)
-                    image_to_tensor_calculator_pb2,
-                    inference_calculator_pb2,
-                    tensors_to_floats_calculator_pb2,
-                )
                 from mediapipe.framework import calculator_pb2
+                from mediapipe.modules.face_detection.face_detection_pb2 import FaceDetectionOptions
                 from mediapipe.python.solution_base import SolutionBase
-                from mediapipe.python.solutions.face_detection import FaceDetection
             except ImportError as error:
                 raise MissingDependencyError(
                     f"mediapipe cannot be loaded ({error})", 'install it with: pip install "mediapipe==0.10.21"'
                 ) from error
-            self.version = str(mediapipe.__version__)
             config = text_format.Parse(_MESH_GRAPH, calculator_pb2.CalculatorGraphConfig())
             self._mesh = SolutionBase(graph_config=config, outputs=["landmarks", "score"])
-            self._finders = [FaceDetection(min_detection_confidence=least_score, model_selection=i) for i in (0, 1)]
+            wanted = FaceDetectionOptions(min_score_thresh=least_score)
+            self._finders = [
+                SolutionBase(binary_graph_path=_FINDER_GRAPH.format(reach), graph_options=wanted, outputs=["detections"])
+                for reach in ("short", "full")
+            ]
             blank = np.zeros((CROP_PIXELS, CROP_PIXELS, 3), np.uint8)
             # The networks announce themselves when they first run.
             self.mesh(blank)
@@ -109,8 +116,8 @@ class MediaPipeGraphs:
 
     def find(self, picture: UInt8[np.ndarray, "h w 3"], range_index: int) -> list[FoundFace]:
         """Faces of an RGB picture; `range_index` 0 finds faces near the camera, 1 also those far away."""
-        found = self._finders[range_index].process(picture).detections or []
-        return [_found_face(detection) for detection in found]
+        result: Any = self._finders[range_index].process(picture)
+        return [_found_face(detection) for detection in result.detections or []]
 
     def mesh(self, crop: UInt8[np.ndarray, "192 192 3"]) -> tuple[Float[np.ndarray, "478 3"], float]:
         """The 478 points (x, y in [0, 1], z on the scale of x) of the face in a crop, and how sure it is that one is there."""

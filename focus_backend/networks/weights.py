@@ -2,6 +2,7 @@
 
 A folder holds `weights.json` and one file a network: `encoder.safetensors` and, optionally, `segmentation.safetensors`,
 `recognition.safetensors` and `misfit.safetensors` (the misfit prior of equation 11). The JSON lists the sha256 of every file.
+The recognition network, which serves any weights, may lie beside the folder instead of in it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -43,8 +44,7 @@ from focus_backend.networks.segmentation import SegmentationNetwork
 FORMAT_VERSION = 1
 WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
 LIST_NAME = "weights.json"
-# Named after the face model they are for, the default one.
-DEFAULT_WEIGHTS = "anny"
+DEFAULT_WEIGHTS = "default"
 REQUIRED_FILES = ("encoder",)
 OPTIONAL_FILES = ("segmentation", "recognition", "misfit")
 
@@ -71,7 +71,7 @@ class Weights:
     description: Mapping[str, Any] = field(default_factory=dict)
 
 
-class _FolderList(BaseModel):
+class FolderList(BaseModel):
     """What `weights.json` holds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -112,6 +112,40 @@ def find_weights(name_or_path: str | Path) -> Path:
     raise WeightsError(f"there are no weights {str(name_or_path)!r}", f"give a folder with a {LIST_NAME} or one of: {known}")
 
 
+def read_list(folder: Path) -> tuple[FolderList, str]:
+    """The list of a folder and its sha256.
+
+    Raises:
+        WeightsError: it is missing, damaged, changed or of another format.
+    """
+    path = folder / LIST_NAME
+    try:
+        content = json.loads(path.read_bytes())
+        version, sha256 = content["format"], content.pop("sha256")
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror or error})", "check the file and its permissions") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{path} is damaged or no list of weights", REMEDY) from error
+    if version != FORMAT_VERSION:
+        remedy = "update this program" if isinstance(version, int) and version > FORMAT_VERSION else REMEDY
+        raise WeightsError(f"{path} has format {version}, this program reads format {FORMAT_VERSION}", remedy)
+    if _digest(content) != sha256:
+        raise WeightsError(f"{path} was changed after it was made (its sha256 does not match)", REMEDY)
+    try:
+        listed = FolderList.model_validate(content)
+    except ValidationError as error:
+        raise WeightsError(f"{path} is wrong ({first_fault(error)})", REMEDY) from error
+    _check_files(path, set(listed.files))
+    return listed, sha256
+
+
+def part_file(folder: Path, kind: str) -> Path:
+    """The file of a part of a weights folder."""
+    own = folder / f"{kind}.safetensors"
+    beside = folder.parent / own.name
+    return beside if kind == "recognition" and not own.is_file() and beside.is_file() else own
+
+
 def load_weights(name_or_path: str | Path, model: FaceModel, device: torch.device | str = "cpu") -> Weights:
     """Weights for inference, by name or from a folder.
 
@@ -124,7 +158,7 @@ def load_weights(name_or_path: str | Path, model: FaceModel, device: torch.devic
         WeightsError: there are none; or they are for another face model; or a file is missing, damaged or changed.
     """
     folder = find_weights(name_or_path)
-    listed, sha256 = _read_list(folder)
+    listed, sha256 = read_list(folder)
     check_face_model(f"the weights {folder}", listed.face_model, model)
     encoder = cast(Encoder, _load(folder, "encoder", listed, model, device))
     has_segmentation = "segmentation" in listed.files
@@ -142,7 +176,7 @@ def load_recognition(name_or_path: str | Path, device: torch.device | str = "cpu
         WeightsError: as for `load_weights`.
     """
     folder = find_weights(name_or_path)
-    listed, _ = _read_list(folder)
+    listed, _ = read_list(folder)
     return _load(folder, "recognition", listed, None, device) if "recognition" in listed.files else None
 
 
@@ -157,6 +191,7 @@ def save_weights(
     recognition: nn.Module | None = None,
     training: Mapping[str, Any] | None = None,
     precision: Precision = "single",
+    shares_recognition: bool = False,
 ) -> str:
     """Write a weights folder, whole or not at all, in place of an earlier one; returns its sha256.
 
@@ -168,6 +203,7 @@ def save_weights(
         misfit: E_MP of equation 11, model space, mm.
         training: notes for people, plain JSON values.
         precision: "half" stores matrices and kernels in 16 bits.
+        shares_recognition: list the recognition network that lies beside the folder, if there is one.
 
     Raises:
         WeightsError: the parts do not belong together, or have values that are not finite.
@@ -189,49 +225,29 @@ def save_weights(
             save_network(beside / f"{name}.safetensors", network, model=owner, training=training, precision=precision)
         if misfit is not None:
             write_tensors(beside / "misfit.safetensors", "misfit", {"misfit": misfit.float()}, {}, model=model)
-        sha256 = _write_list(beside, folder.name, image_size, model, training)
+        parts = list(beside.glob("*.safetensors"))
+        if shares_recognition and recognition is None:
+            parts += folder.parent.glob("recognition.safetensors")
+        sha256 = _write_list(beside, folder.name, parts, image_size, model, training)
         _put_in_place(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return sha256
 
 
-def _load(folder: Path, kind: str, listed: _FolderList, model: FaceModel | None, device: torch.device | str) -> nn.Module:
+def _load(folder: Path, kind: str, listed: FolderList, model: FaceModel | None, device: torch.device | str) -> nn.Module:
     """One network of a folder, frozen."""
-    network = load_network(folder / f"{kind}.safetensors", kind, model=model, device=device, file_sha256=listed.files[kind])
+    network = load_network(part_file(folder, kind), kind, model=model, device=device, file_sha256=listed.files[kind])
     return network.requires_grad_(False)
 
 
-def _load_misfit(folder: Path, listed: _FolderList, model: FaceModel, device: torch.device | str) -> Float[Tensor, "v 3"]:
+def _load_misfit(folder: Path, listed: FolderList, model: FaceModel, device: torch.device | str) -> Float[Tensor, "v 3"]:
     path = folder / "misfit.safetensors"
     tensors, _ = read_tensors(path, "misfit", model=model, file_sha256=listed.files["misfit"])
     misfit = tensors.get("misfit")
     if misfit is None or misfit.shape != model.mean_shape.shape:
         raise WeightsError(f"{path} holds no offset a vertex of the face model {model.name!r}", REMEDY)
     return misfit.clone().to(device)
-
-
-def _read_list(folder: Path) -> tuple[_FolderList, str]:
-    """The list of a folder and its sha256."""
-    path = folder / LIST_NAME
-    try:
-        content = json.loads(path.read_bytes())
-        version, sha256 = content["format"], content.pop("sha256")
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read ({error.strerror or error})", "check the file and its permissions") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{path} is damaged or no list of weights", REMEDY) from error
-    if version != FORMAT_VERSION:
-        remedy = "update this program" if isinstance(version, int) and version > FORMAT_VERSION else REMEDY
-        raise WeightsError(f"{path} has format {version}, this program reads format {FORMAT_VERSION}", remedy)
-    if _digest(content) != sha256:
-        raise WeightsError(f"{path} was changed after it was made (its sha256 does not match)", REMEDY)
-    try:
-        listed = _FolderList.model_validate(content)
-    except ValidationError as error:
-        raise WeightsError(f"{path} is wrong ({first_fault(error)})", REMEDY) from error
-    _check_files(path, set(listed.files))
-    return listed, sha256
 
 
 def _check_files(path: Path, names: set[str]) -> None:
@@ -242,10 +258,12 @@ def _check_files(path: Path, names: set[str]) -> None:
         raise WeightsError(f"{path} {what}", REMEDY)
 
 
-def _write_list(folder: Path, name: str, image_size: int, model: FaceModel, training: Mapping[str, Any] | None) -> str:
-    """Write the list of the files that lie in `folder`; returns its sha256."""
-    files = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.safetensors"))}
-    listed = _FolderList(
+def _write_list(
+    folder: Path, name: str, parts: Sequence[Path], image_size: int, model: FaceModel, training: Mapping[str, Any] | None
+) -> str:
+    """Write the list of the files `parts` into `folder`; returns its sha256."""
+    files = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(parts)}
+    listed = FolderList(
         format=FORMAT_VERSION,
         name=name,
         image_size=image_size,

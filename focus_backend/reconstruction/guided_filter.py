@@ -34,8 +34,8 @@ class GuidedFilter:
         mean = self._box(values)
         covariance = self._box(self._guide * values[..., None]) - self._mean * mean[..., None]
         slope = (self._inverse @ covariance[..., None])[..., 0]
-        offset = mean - (slope * self._mean).sum(-1)
-        return (self._box(slope) * self._guide).sum(-1) + self._box(offset)
+        offset = mean - channel_sum(slope * self._mean)
+        return channel_sum(self._box(slope) * self._guide) + self._box(offset)
 
     def _box(self, values: np.ndarray) -> np.ndarray:
         """Mean over each pixel's window. OpenCV filters at most four channels at once."""
@@ -49,5 +49,10 @@ def _inverse(matrix: Float[np.ndarray, "height width 3 3"]) -> Float[np.ndarray,
     """Inverse of symmetric 3 x 3 matrices by cofactors, some ten times faster than a general solver."""
     columns = [matrix[..., column] for column in range(3)]
     cofactors = np.stack([np.cross(columns[(row + 1) % 3], columns[(row + 2) % 3]) for row in range(3)], -2)
-    determinant = (columns[0] * cofactors[..., 0, :]).sum(-1)
+    determinant = channel_sum(columns[0] * cofactors[..., 0, :])
     return cofactors / determinant[..., None, None]
+
+
+def channel_sum(values: Float[np.ndarray, "height width 3"]) -> Float[np.ndarray, "height width"]:
+    """`values.sum(-1)`, for which numpy takes ten times as long over so short an axis."""
+    return values[..., 0] + values[..., 1] + values[..., 2]

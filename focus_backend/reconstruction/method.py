@@ -13,8 +13,10 @@ from focus_backend.errors import ConfigError, WeightsError
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.weights import LIST_NAME, Weights, default_weights, find_weights, load_weights
 
-# "auto" is "refine" where there are weights for the face model, and "fit" where there are none.
+# "auto" is what the weights for the face model recommend, and "fit" where there are none.
 METHODS = ("auto", "fit", "network", "refine")
+# The training note that tells which method "auto" is with the weights; "refine" without it.
+RECOMMENDED_METHOD = "recommended_method"
 # The training note that tells with which method the misfit prior was made.
 MISFIT_METHOD = "misfit_method"
 
@@ -44,7 +46,27 @@ def weights_for(method: str, name_or_path: str | Path | None, model: FaceModel, 
             return None
         problem = f"--method {method} needs trained weights, and none came with this package"
         raise WeightsError(problem, "give --weights FOLDER, train some with `focus-backend train all`, or use --method fit")
-    return load_weights(name, model, choose_device(device))
+    try:
+        return load_weights(name, model, choose_device(device))
+    except WeightsError as error:
+        if name_or_path is not None or not _suit(str(name), model):
+            raise
+        raise WeightsError(error.problem, "install this package again, or use --method fit") from error
+
+
+def chosen_method(method: str, weights: Weights | None) -> str:
+    """What a method of `METHODS` is with these weights: "fit", "network" or "refine".
+
+    Raises:
+        WeightsError: the weights recommend something else.
+    """
+    if weights is None or method != "auto":
+        return "fit" if method == "auto" else method
+    recommended = weights.description.get("training", {}).get(RECOMMENDED_METHOD, "refine")
+    if recommended not in METHODS[1:]:
+        problem = f"the weights {weights.name} recommend the method {recommended!r}, which this program does not know"
+        raise WeightsError(problem, "update this program, or name a method with --method")
+    return recommended
 
 
 def choose_device(name: str) -> str:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import expit
 
 from focus_backend.progress import Beat, quiet
-from focus_backend.reconstruction.guided_filter import GuidedFilter
+from focus_backend.reconstruction.guided_filter import GuidedFilter, channel_sum
 
 # Half side of the window in which the model's colour may be found (eq 1): misaligned edges are not outliers.
 WINDOW = 2
@@ -141,7 +140,7 @@ def neighbour_distance(
     for row in range(2 * window + 1):
         for column in range(2 * window + 1):
             shifted = padded[row : row + height, column : column + width]
-            np.minimum(best, ((photo - shifted) ** 2).sum(-1), out=best)
+            np.minimum(best, channel_sum((photo - shifted) ** 2), out=best)
     return best
 
 
@@ -201,6 +200,8 @@ def _smoothed(counts: Float[np.ndarray, "l m n"], axis: int) -> Float[np.ndarray
 
 def _mean_field(evidence: Evidence, unary: Float[np.ndarray, "height width"], rounds: int, beat: Beat) -> Float[np.ndarray, "height width"]:
     """Probabilities under Potts links: strong between near pixels, and between pixels of like colour over a wider range."""
+    from scipy.special import expit
+
     region = evidence.region.astype(np.float32)
     guide = cv2.GaussianBlur(evidence.photo.astype(np.float32), (0, 0), 0.7)
     smooth = GuidedFilter(guide, max(4, len(guide) // 28), GUIDE_VARIANCE)

@@ -20,7 +20,7 @@ from focus_backend.morphable.store import load_model
 from focus_backend.photo import Photo
 from focus_backend.progress import Beat, Progress, Reporter
 from focus_backend.reconstruction.fitting import CROP_MARGIN, FINE, POOR_NOISE, Fit
-from focus_backend.reconstruction.method import misfit_for, weights_for
+from focus_backend.reconstruction.method import chosen_method, misfit_for, weights_for
 from focus_backend.reconstruction.misfit import apply_misfit
 from focus_backend.reconstruction.network import FaceNetworks
 from focus_backend.reconstruction.result import Reconstruction
@@ -97,8 +97,8 @@ class Reconstructor:
             model: name, file, or loaded.
             landmarks: the detector's name.
             device: of the networks: "auto", "cpu", "cuda", ...; everything else runs on the CPU.
-            method: "fit" without networks, "network" for their answer alone, "refine" for the fit from it; "auto" is "refine" where there
-                are weights and "fit" where there are none.
+            method: "fit" without networks, "network" for their answer alone, "refine" for the fit from it; "auto" is what the
+                weights recommend, "refine" if nothing, and "fit" where there are none.
             weights: name or folder; those that come with the package by default.
             misfit: take the misfit prior off, if the weights have one that was made with this method.
 
@@ -112,10 +112,11 @@ class Reconstructor:
         found = weights_for(method, weights, loaded, device)
         if found is None and device not in ("cpu", "auto"):
             raise ConfigError(f"device {device!r} cannot be used for fitting", "use --device cpu; a GPU serves the networks only")
+        chosen = chosen_method(method, found)
         detector = create_detector(landmarks)
-        networks = None if found is None else FaceNetworks(found, loaded)
+        networks = None if found is None or chosen == "fit" else FaceNetworks(found, loaded)
         strategy: Strategy = FitStrategy(loaded, detector, networks)
-        if method == "network" and networks is not None:
+        if chosen == "network" and networks is not None:
             strategy = NetworkStrategy(networks)
         return cls(loaded, detector, strategy, misfit_for(strategy.method, found) if misfit else None)
 

@@ -112,6 +112,9 @@ def read_photo(
             if -pz > depth[int(gy), int(gx)] + limits[0]:
                 continue
             believed *= bilinear(trust, gx, gy, 0 if is_main[triangle] else 1)
+            # Shading, which takes long, only takes more away.
+            if believed <= 1e-3:
+                continue
             shade0, shade1, shade2 = (
                 shade_normal(lighting, nx, ny, nz, 0),
                 shade_normal(lighting, nx, ny, nz, 1),

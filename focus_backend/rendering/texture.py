@@ -283,19 +283,18 @@ def _global_ratio(ratio: Float[ndarray, "size size 3"], weight: Float[ndarray, "
 
 def _pull_push(values: Float[ndarray, "rows columns 3"], weight: Float[ndarray, "rows columns"]) -> Float[ndarray, "rows columns 3"]:
     """Values where the weight is 1, and elsewhere their smooth continuation (Gortler et al. 1996)."""
-    levels = [(values, weight)]
-    while min(levels[-1][1].shape) > 2:
-        values, weight = levels[-1]
-        below = cv2.pyrDown(weight)
-        values = cv2.pyrDown(values * weight[..., None]) / np.maximum(below, 1e-9)[..., None]
-        levels.append((values, np.minimum(2 * below, 1)))
-    values, weight = levels[-1]
+    levels = [(values, _for_channels(weight))]
+    while min(values.shape[:2]) > 2:
+        weighted, weight = cv2.pyrDown(values * levels[-1][1]), cv2.pyrDown(weight)
+        values = weighted / _for_channels(np.maximum(weight, 1e-9))
+        weight = np.minimum(2 * weight, 1)
+        levels.append((values, _for_channels(weight)))
     mean = (values * weight[..., None]).sum((0, 1)) / max(float(weight.sum()), 1e-9)
     filled = mean + (values - mean) * weight[..., None]
-    for values, weight in levels[-2::-1]:
-        above = cv2.pyrUp(filled, dstsize=weight.shape[::-1])
-        filled = above + (values - above) * weight[..., None]
-    return filled.astype(np.float32)
+    for values, share in levels[-2::-1]:
+        above = cv2.pyrUp(filled, dstsize=share.shape[1::-1])
+        filled = above + (values - above) * share
+    return filled
 
 
 def _blend_bands(
@@ -312,9 +311,14 @@ def _blend_bands(
         beat()
     change = difference * shares[-1][..., None]
     for band, part in zip(bands[::-1], shares[-2::-1], strict=True):
-        change = cv2.pyrUp(change, dstsize=part.shape[::-1]) + band * part[..., None]
+        change = cv2.pyrUp(change, dstsize=part.shape[::-1]) + band * _for_channels(part)
         beat()
     return first + change
+
+
+def _for_channels(weight: Float[ndarray, "rows columns"]) -> Float[ndarray, "rows columns 3"]:
+    """The weight once a channel: numpy takes several times as long where it has to repeat a short last axis itself."""
+    return cv2.merge([weight] * 3)
 
 
 def _enlarged(model: FaceModel, albedo_texture: Float[Tensor, "rows rows 3"], size: int) -> Float[ndarray, "size size 3"]:

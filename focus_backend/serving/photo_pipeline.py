@@ -20,10 +20,11 @@ from focus_backend.landmarks.user_points import landmarks_in, landmarks_of
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.morphable.store import load_model
 from focus_backend.networks.weights import Weights
-from focus_backend.photo import Photo, PhotoLimits, photo_from_pixels, printable, read_photo
+from focus_backend.photo import Photo, PhotoLimits, photo_from_pixels, read_photo
+from focus_backend.photo_paths import printable
 from focus_backend.progress import quiet
 from focus_backend.reconstruction.fitting import FaceFitter
-from focus_backend.reconstruction.method import METHODS, choose_device, misfit_for, weights_for
+from focus_backend.reconstruction.method import METHODS, choose_device, chosen_method, misfit_for, weights_for
 from focus_backend.reconstruction.network import FaceNetworks
 from focus_backend.reconstruction.reconstructor import PhotoTask, Reconstructor
 from focus_backend.reconstruction.result import Reconstruction
@@ -248,7 +249,8 @@ def _reconstructors(config: PipelineConfig, model: FaceModel, weights: Weights |
     if weights is not None:
         networks = FaceNetworks(weights, model)
         strategies = [FitStrategy(model, detector, networks, fitter), NetworkStrategy(networks), *strategies]
-    strategies.sort(key=lambda strategy: strategy.method != config.method)
+    chosen = chosen_method(config.method, weights)
+    strategies.sort(key=lambda strategy: strategy.method != chosen)
 
     def reconstructor(strategy: Strategy, without_misfit: bool) -> Reconstructor:
         misfit = misfit_for(strategy.method, weights) if without_misfit and strategy.networks is not None else None

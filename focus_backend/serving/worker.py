@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import zmq
 
+from focus_backend.reconstruction.loading import collection_paused
 from focus_backend.serving import work
 from focus_backend.serving.config import ServerConfig
 from focus_backend.serving.frames import views
@@ -107,7 +108,8 @@ class Computing(threading.Thread):
     def run(self) -> None:
         """Until the process ends."""
         try:
-            pipeline = work.load(self._assignment.pipeline, self._assignment.config)
+            with collection_paused():
+                pipeline = work.load(self._assignment.pipeline, self._assignment.config)
             self._outbox.put(work.ready_frames(pipeline))
         except BaseException as failure:
             self._outbox.put(work.failed_frames(failure))

@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from focus_backend.photo_paths import photo_hash
+
 from .arguments import Arguments
 from .manifest import is_done, read_manifest
 from .outcome import FaceFiles, Failure, PhotoOutcome, failure_of
 from .output_folder import is_usable
-from .photos import Photo, sha256_of
+from .photos import Photo
 from .report import Report
 from .scene import Addon, photo_path, write_photo
 from .worker_process import BatchStoppedError
@@ -85,7 +87,7 @@ class _Batch:
     def __init__(self, addon: Addon, session: Any, arguments: Arguments, photos: Sequence[Photo], report: Report) -> None:
         self._addon, self._session, self._arguments, self._report = addon, session, arguments, report
         self._waiting = deque(photos)
-        self._under_way: dict[Any, tuple[Photo, str]] = {}
+        self._under_way: dict[Any, tuple[Photo, str | None]] = {}
         self._reserved = frozenset(photo.name.casefold() for photo in photos)
 
     def run(self) -> None:
@@ -110,7 +112,7 @@ class _Batch:
         if photo.failure is not None:
             self._note(PhotoOutcome(photo.path, "failed", failure=photo.failure))
             return
-        sha256 = sha256_of(photo.path)
+        sha256 = photo_hash(photo.path)
         if arguments.skip_existing and is_done(arguments.out, photo.name, sha256, arguments):
             faces = read_manifest(arguments.out, photo.name)["faces"]
             self._note(PhotoOutcome(photo.path, "skipped", tuple(FaceFiles(face["name"], face["files"]) for face in faces)))

@@ -21,10 +21,10 @@ def manifest_path(out: Path, name: str) -> Path:
     return out / f"{name}.focus.json"
 
 
-def is_done(out: Path, name: str, sha256: str, arguments: Arguments) -> bool:
+def is_done(out: Path, name: str, sha256: str | None, arguments: Arguments) -> bool:
     """Whether the files of this very photo are there, in all formats and made with these options."""
     told = read_manifest(out, name)
-    if not sha256 or told.get("sha256") != sha256 or told.get("settings") != _plain(arguments.settings()):
+    if sha256 is None or told.get("sha256") != sha256 or told.get("settings") != _plain(arguments.settings()):
         return False
     try:
         files = [face["files"][name] for face in told["faces"] for name in arguments.formats]
@@ -42,8 +42,8 @@ def read_manifest(out: Path, name: str) -> dict[str, Any]:
     return told if isinstance(told, dict) and told.get("kind") == _KIND and told.get("version") == _VERSION else {}
 
 
-def write_manifest(out: Path, name: str, photo: Path, sha256: str, arguments: Arguments, faces: Sequence[FaceFiles]) -> None:
-    """Writes it whole or not at all; without faces it says that the photo's files are being written.
+def write_manifest(out: Path, name: str, photo: Path, sha256: str | None, arguments: Arguments, faces: Sequence[FaceFiles]) -> None:
+    """Writes it whole or not at all; without a hash and faces it says that the photo's files are being written.
 
     Formats of an earlier run with the same photo and options stay listed.
     """

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from focus_backend.photo_paths import printable
+
 OUR_FAULT, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _OUR_CODES = ("internal", "worker-lost")
 
@@ -94,8 +96,3 @@ class PhotoOutcome:
         if self.failure is not None:
             told["error"] = {"code": self.failure.code, "problem": self.failure.problem, "remedy": self.failure.remedy}
         return told | {"faces": [asdict(face) for face in self.faces]}
-
-
-def printable(text: str) -> str:
-    """The text with what would break a line, or a terminal, written as escapes."""
-    return "".join(character if character.isprintable() else character.encode("unicode_escape", "replace").decode() for character in text)

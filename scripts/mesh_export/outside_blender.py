@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Any
 
+from focus_backend.photo_paths import photo_hash
+
 from .arguments import Arguments
 from .manifest import is_done, read_manifest
 from .outcome import FaceFiles, Failure, PhotoFailedError, PhotoOutcome, failure_of
 from .output_folder import is_usable
-from .photos import Photo, sha256_of
+from .photos import Photo
 from .reconstruction import LocalSource, ServerSource, Source
 from .report import Report
 from .scene import Addon, photo_path, write_photo
@@ -50,7 +52,7 @@ def run_outside(arguments: Arguments, photos: Sequence[Photo], report: Report) -
 
 def _check_packages() -> None:
     for name, remedy in (
-        ("focus_backend", "install focus-backend, or run this script in Blender: blender -b -P export_meshes.py -- ..."),
+        ("torch", "install focus-backend, or run this script in Blender: blender -b -P export_meshes.py -- ..."),
         ("bpy", "pip install bpy (it has its own Python version), or run this script in Blender: blender -b -P export_meshes.py -- ..."),
     ):
         if importlib.util.find_spec(name) is None:
@@ -79,7 +81,7 @@ class _Batch:
         since = time.monotonic()
         if photo.failure is not None:
             return PhotoOutcome(photo.path, "failed", failure=photo.failure)
-        sha256 = sha256_of(photo.path)
+        sha256 = photo_hash(photo.path)
         if self._arguments.skip_existing and is_done(self._arguments.out, photo.name, sha256, self._arguments):
             faces = read_manifest(self._arguments.out, photo.name)["faces"]
             return PhotoOutcome(photo.path, "skipped", tuple(FaceFiles(face["name"], face["files"]) for face in faces))
@@ -121,7 +123,7 @@ def prepare_scene(arguments: Arguments) -> Work:
     addon = Addon("blender_addon")
     addon.check_formats(arguments)
 
-    def write(frames: list[bytes], photo: Photo, sha256: str, reserved: frozenset[str]) -> tuple[FaceFiles, ...]:
+    def write(frames: list[bytes], photo: Photo, sha256: str | None, reserved: frozenset[str]) -> tuple[FaceFiles, ...]:
         message: Any = wire.unpack(frames, (wire.Result,), wire.ANSWER_LIMITS)
         if not message.body.faces:
             raise PhotoFailedError(

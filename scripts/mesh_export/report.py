@@ -6,8 +6,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from focus_backend.photo_paths import printable
+
 from .manifest import write_json
-from .outcome import INTERRUPTED, Failure, PhotoOutcome, printable
+from .outcome import INTERRUPTED, Failure, PhotoOutcome
 
 
 @dataclass

@@ -8,10 +8,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from focus_backend.export.names import face_names
+
 from .arguments import Arguments
 from .manifest import manifest_path, read_manifest, write_manifest
 from .outcome import FaceFiles, Failure, PhotoFailedError
-from .photos import Photo, face_names
+from .photos import Photo
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def parts_for(arguments: Arguments, shows_upright: bool) -> list[str]:
 
 
 def write_photo(
-    addon: Addon, plan: Any, photo: Photo, sha256: str, arguments: Arguments, reserved: frozenset[str]
+    addon: Addon, plan: Any, photo: Photo, sha256: str | None, arguments: Arguments, reserved: frozenset[str]
 ) -> tuple[FaceFiles, ...]:
     """Builds the heads of a photo's plan, writes them in every format, and takes them away again.
 
@@ -76,7 +78,7 @@ def write_photo(
         addon: the extension.
         plan: a `PhotoPlan`.
         photo: whose name the files get.
-        sha256: of the photo's file.
+        sha256: of the photo's file; None where it cannot be read.
         arguments: formats and folder.
         reserved: folded names of all photos.
 
@@ -93,7 +95,7 @@ def write_photo(
         _check_free(names, is_new and not arguments.overwrite, arguments)
         # From here on these files are ours, also for the next run if this one is cut off.
         if is_new:
-            write_manifest(arguments.out, photo.name, photo.path, "", arguments, ())
+            write_manifest(arguments.out, photo.name, photo.path, None, arguments, ())
         faces = _write_heads(addon, plan, names, arguments)
         write_manifest(arguments.out, photo.name, photo.path, sha256, arguments, faces)
     except BaseException:

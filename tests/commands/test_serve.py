@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from pathlib import Path
 
@@ -142,9 +141,8 @@ def test_a_client_with_a_key_gets_in_until_it_is_revoked(start_server, tmp_path)
     keys = tmp_path / "server0" / "keys"
     assert _run("keys", "new", "anna", "-o", tmp_path / "anna.key", "--keys", keys).exit_code == 0
     server = start_server(workers=1, bind=["tcp://*:0"])
-    port = re.search(r"listening address=tcp://\S+:(\d+) clients=remote", server.log)[1]
     there = ("--key", tmp_path / "anna.key")
-    photo, address = save_photo(tmp_path / "a.png"), f"tcp://127.0.0.1:{port}"
+    photo, address = save_photo(tmp_path / "a.png"), f"tcp://127.0.0.1:{server.port_for_others()}"
     assert _run("reconstruct", photo, "-o", tmp_path / "out", "--server", address, *there).exit_code == 0
     assert (tmp_path / "out" / "a" / "result.json").exists()
     report = json.loads(_run("status", address, *there, "--json").stdout)

@@ -1,4 +1,4 @@
-"""Result folders: whole or not there, never over anything else, names that every system takes."""
+"""Result folders: whole or not there, never over anything else."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ from pathlib import Path
 import pytest
 
 from focus_backend.errors import OutputError
-from focus_backend.export.folder import (
-    TakenError,
-    check_writable,
-    face_folders,
-    folder_name,
-    plan_folders,
-    write_folder,
-)
+from focus_backend.export.folder import TakenError, check_writable, write_folder
 
 FILES = {"neutral.obj": b"v 0 0 0\n", "result.json": b"{}"}
 
@@ -149,46 +142,3 @@ def test_interrupted_writing_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_folder(Interrupting(), tmp_path / "me")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("stem", "name"),
-    [
-        ("portrait", "portrait"),
-        ("Ann Lee (1)", "Ann Lee (1)"),
-        ("münchen 日本", "münchen 日本"),
-        ('a/b\\c:d*e?f"g<h>i|j', "a_b_c_d_e_f_g_h_i_j"),
-        ("line\nbreak\x1b", "line_break_"),
-        ("..", "photo"),
-        (".hidden", "_.hidden"),
-        ("-rf", "_-rf"),
-        ("CON", "_CON"),
-        ("nul.txt", "_nul.txt"),
-        ("end. .", "end"),
-        ("", "photo"),
-        ("bad\udcff", "bad_"),
-    ],
-)
-def test_folder_names(stem, name):
-    assert folder_name(stem) == name
-
-
-def test_long_names_are_cut_between_characters():
-    assert len(folder_name("é" * 500).encode()) <= 120
-
-
-def test_equal_stems_get_their_own_folders():
-    photos = [Path(p) for p in ("a/me.jpg", "b/me.jpg", "a/me.png", "a/ME.jpg", "b/me.jpeg", "you.jpg")]
-    names = plan_folders(photos)
-    assert names[photos[0]] == "me"
-    assert names[photos[1]] == "b_me_jpg"
-    assert names[photos[5]] == "you"
-    assert len({name.casefold() for name in names.values()}) == len(photos)
-
-
-def test_faces_beyond_the_first_are_numbered():
-    assert face_folders("me", 3, set()) == ["me", "me-2", "me-3"]
-
-
-def test_face_number_that_is_another_photo_s_name_is_skipped():
-    assert face_folders("me", 3, {"me-2"}) == ["me", "me-3", "me-4"]

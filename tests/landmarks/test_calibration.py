@@ -21,7 +21,8 @@ from focus_backend.landmarks.calibration_store import (
 from focus_backend.morphable.store import load_model
 from spots import SpotDetector
 
-PICTURES = 60
+# Few, for each is drawn; as many as two thirds have to show a face.
+PICTURES, LEAST = 24, 16
 
 
 class CountingDetector:
@@ -47,7 +48,9 @@ def made(model, detector, tmp_path_factory):
     """A calibration made on first use, the cache it went to, and the detector that was asked."""
     cache, counting = tmp_path_factory.mktemp("cache"), CountingDetector(detector)
     seen: list[float] = []
-    calibration = calibration_for(model, counting, cache, PICTURES, seen.append)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("focus_backend.landmarks.calibration._LEAST_PICTURES", LEAST)
+        calibration = calibration_for(model, counting, cache, PICTURES, seen.append)
     assert seen[-1] == 1.0
     return calibration, cache, counting
 
@@ -89,7 +92,8 @@ def test_portraits_are_the_same_every_time_and_differ_among_each_other(tiny_mode
     assert first[0].pixels.std() > 5
 
 
-def test_a_detector_that_sees_too_little_is_said(spotted):
+def test_a_detector_that_sees_too_little_is_said(spotted, monkeypatch):
+    monkeypatch.setattr("focus_backend.landmarks.calibration._LEAST_PICTURES", LEAST)
     # Spots on the far side are not seen, and so most renders are of no use.
     with pytest.raises(LandmarkError, match="in only"):
         calibrate(spotted[0], SpotDetector(), PICTURES)

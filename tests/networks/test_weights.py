@@ -15,6 +15,7 @@ from conftest import make_tiny_model
 from focus_backend.errors import OutputError, WeightsError
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks import weights as module
+from focus_backend.networks.checkpoint import load_network, save_network
 from focus_backend.networks.encoder import Encoder, EncoderConfig
 from focus_backend.networks.recognition import RecognitionConfig, RecognitionNetwork
 from focus_backend.networks.segmentation import SegmentationConfig, SegmentationNetwork
@@ -92,6 +93,23 @@ def test_recognition_network_travels_along(tmp_path: Path, tiny_model: FaceModel
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
+def test_a_shared_recognition_network_is_listed_and_checked(tmp_path: Path, tiny_model: FaceModel) -> None:
+    beside = tmp_path / "recognition.safetensors"
+    save_network(beside, RecognitionNetwork(RecognitionConfig(architecture="small")))
+    save(tmp_path / "alone", tiny_model)
+    assert load_recognition(tmp_path / "alone") is None
+    save(tmp_path / "sharing", tiny_model, shares_recognition=True)
+    assert not (tmp_path / "sharing" / beside.name).exists()
+    loaded = load_recognition(tmp_path / "sharing")
+    assert loaded is not None
+    wanted = load_network(beside, "recognition").state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in loaded.state_dict().items())
+    torch.manual_seed(1)
+    save_network(beside, RecognitionNetwork(RecognitionConfig(architecture="small")))
+    with pytest.raises(WeightsError, match=r"recognition .*another than the one its weights.json lists"):
+        load_recognition(tmp_path / "sharing")
+
+
 def test_saving_again_replaces_all_and_keeps_the_model_card(folder: Path, tiny_model: FaceModel) -> None:
     (folder / "README.md").write_text("a model card")
     sha256 = save(folder, tiny_model, seed=1)
@@ -109,11 +127,11 @@ def test_unknown_weights_name_those_there_are(tmp_path: Path, tiny_model: FaceMo
         load_weights("nobody", tiny_model)
     save(tmp_path / "other", tiny_model)
     assert default_weights() is None
-    save(tmp_path / "anny", tiny_model)
-    assert list_weights() == ["anny", "other"]
-    assert default_weights() == "anny"
+    save(tmp_path / "default", tiny_model)
+    assert list_weights() == ["default", "other"]
+    assert default_weights() == "default"
     assert load_weights("other", tiny_model).name == "other"
-    with pytest.raises(WeightsError, match="one of: anny, other"):
+    with pytest.raises(WeightsError, match="one of: default, other"):
         load_weights("nobody", tiny_model)
 
 
@@ -197,16 +215,3 @@ def test_other_folders_are_not_overwritten(tmp_path: Path, tiny_model: FaceModel
         save(tmp_path / "photos", tiny_model)
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["holiday.jpg"]
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
-
-
-def test_shipped_weights_load_with_the_default_face_model() -> None:
-    from focus_backend.morphable.store import load_model
-
-    names = list_weights()
-    if not names:
-        pytest.skip("the package comes without weights")
-    assert default_weights() in names
-    for name in names:
-        weights = load_weights(name, load_model("anny"))
-        assert weights.name == name
-        assert weights.image_size % 16 == 0

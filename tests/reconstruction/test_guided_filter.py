@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from focus_backend.reconstruction.guided_filter import GuidedFilter
+from focus_backend.reconstruction.guided_filter import GuidedFilter, channel_sum
 
 RADIUS, REGULARISATION = 2, 1e-3
 
@@ -58,3 +58,8 @@ def test_a_flat_guide_gives_plain_means():
     smooth = GuidedFilter(np.full((20, 20, 3), 0.3, np.float32), 3, 1e-3)(values)
     assert np.isfinite(smooth).all()
     assert smooth.std() < 0.3 * values.std()
+
+
+def test_channel_sum_is_numpys(pictures):
+    guide, _ = pictures
+    assert np.allclose(channel_sum(guide), guide.sum(-1), rtol=1e-6, atol=0)

@@ -93,7 +93,7 @@ def test_without_weights_auto_is_the_fit(model, no_weights):
 
 def test_with_weights_auto_is_refine(model, tiny_model, no_weights, plain_weights):
     assert Reconstructor.load(model, weights=plain_weights).strategy.method == "refine"
-    shutil.copytree(plain_weights, no_weights / "anny")
+    shutil.copytree(plain_weights, no_weights / "default")
     assert Reconstructor.load(model).strategy.method == "refine"
     assert Reconstructor.load(model, method="fit").strategy.method == "fit"
     # The weights that come along are for another face model than this one.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from focus_backend.errors import ConfigError
-from focus_backend.photo import printable
+from focus_backend.photo_paths import printable
 from train.data.photos import SPLITS, SourcePhoto, Split, photo_files
 
 # One photo in so many is for validation.

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from focus_backend.errors import ConfigError, OutputError
-from focus_backend.photo import printable
+from focus_backend.photo_paths import printable
 from train.data.photos import SPLITS, Split
 
 DESCRIPTION, INDEX, BAD, CROPS = "prepared.json", "index.jsonl", "bad.jsonl", "crops"

@@ -22,7 +22,7 @@ from focus_backend.landmarks.calibration_store import calibration_for
 from focus_backend.landmarks.landmarks68 import Landmarks68
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.frame import CropFrame
-from focus_backend.photo import printable
+from focus_backend.photo_paths import printable
 from train.data import index
 from train.data.augment import stored_size
 from train.data.crops import CropSettings

@@ -22,7 +22,7 @@ import torch
 from focus_backend.errors import FocusError, NoFaceError, PhotoError
 from focus_backend.files import write_whole
 from focus_backend.landmarks import LandmarkDetector, create_detector
-from focus_backend.photo import printable
+from focus_backend.photo_paths import printable
 from train.data.crops import CropSettings, FaceCut, PhotoBytes, cut_photo
 from train.data.index import FaceRecord, crop_path, mask_path
 from train.data.photos import SourcePhoto

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from focus_backend.photo import printable
+from focus_backend.photo_paths import printable
 from train.evaluate import now, photometric, segmentation
 from train.evaluate.charts import draw_curves
 from train.evaluate.errors import EvaluationError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from focus_backend.photo import PHOTO_SUFFIXES, printable
+from focus_backend.photo_paths import PHOTO_SUFFIXES, printable
 from train.data.ar import MaskedPhotos
 from train.data.celebamask import MASKS as CELEBA_MASKS
 from train.data.celebamask import CelebAMaskHQ

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from focus_backend.photo import printable
+from focus_backend.photo_paths import printable
 from train.evaluate.errors import EvaluationError
 
 MESH_SUFFIXES = (".obj", ".ply", ".stl", ".off")

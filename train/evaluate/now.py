@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from focus_backend.errors import FocusError, MissingDependencyError
-from focus_backend.photo import printable
+from focus_backend.photo_paths import printable
 from train.evaluate.charts import draw_bars, draw_curves
 from train.evaluate.datasets import EvaluationPhoto, EvaluationSet, read_set
 from train.evaluate.errors import EvaluationError

@@ -14,7 +14,8 @@ from jaxtyping import Bool, UInt8
 from focus_backend.errors import FocusError
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.morphable.store import load_model
-from focus_backend.photo import printable, read_photo
+from focus_backend.photo import read_photo
+from focus_backend.photo_paths import printable
 from focus_backend.rendering import Camera
 from train.evaluate.datasets import EvaluationPhoto, EvaluationSet
 from train.evaluate.errors import EvaluationError

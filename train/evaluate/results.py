@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from focus_backend.export.folder import RESULT_FILE, folder_name, read_result
-from focus_backend.photo import photo_hash, printable
+from focus_backend.export.folder import RESULT_FILE, read_result
+from focus_backend.export.names import safe_name
+from focus_backend.photo_paths import photo_hash, printable
 from train.data.photos import MaskFiles
 from train.evaluate.datasets import EvaluationPhoto
 from train.evaluate.errors import EvaluationError
@@ -66,7 +67,7 @@ class ResultIndex:
         """
         digest = photo_hash(photo.photo) if photo.photo.is_file() else None
         parts = photo.name.split("/")
-        names = (photo.name, "/".join([*parts[:-1], folder_name(parts[-1])]), folder_name(parts[-1]))
+        names = (photo.name, "/".join([*parts[:-1], safe_name(parts[-1])]), safe_name(parts[-1]))
         if digest is not None and digest in self._by_hash:
             return self._only_one(self._by_hash[digest], names)
         for name in names:

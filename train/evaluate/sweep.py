@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from focus_backend.errors import FocusError
-from focus_backend.photo import printable
+from focus_backend.photo_paths import printable
 from train.evaluate.charts import draw_lines, new_figure, to_png
 from train.evaluate.datasets import EvaluationPhoto, EvaluationSet, read_set
 from train.evaluate.errors import EvaluationError

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from focus_backend.photo import photo_hash
+from focus_backend.photo_paths import photo_hash
 from train.evaluate.meshes import Mesh
 from train.evaluate.submission import landmark_text, triangle_obj
 

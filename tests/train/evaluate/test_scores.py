@@ -108,7 +108,7 @@ def drawn(tiny_model, tiny_reconstruction, tmp_path):
     """
     import dataclasses
 
-    from focus_backend.photo import photo_hash
+    from focus_backend.photo_paths import photo_hash
     from focus_backend.reconstruction.reconstructor import draw
 
     result = tiny_reconstruction
