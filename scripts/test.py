@@ -17,7 +17,7 @@ _CHECKS = (
 )
 
 
-# Three processes for two cores, for one of them waits for Blenders; a file's tests share what they prepare. In order: those come early.
+# Three processes for two cores, for one of them waits for Blenders; a file's tests share what they prepare. In order: long files first.
 _IN_PARALLEL = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
 
 

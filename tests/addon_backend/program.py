@@ -14,6 +14,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("command")
 parser.add_argument("--ready-file")
 parser.add_argument("--parent-pid", type=int)
+parser.add_argument("--device")
 parser.add_argument("--marker", default="")
 given = parser.parse_args()
 {before}

@@ -180,16 +180,6 @@ def test_closed_with_answers_under_way(server, listen):
     assert isinstance(ear.final(late).body, Lost)
 
 
-def _address_for_others(running: RunningServer) -> str:
-    """That the log tells, which may come a little after the ready file."""
-    latest = time.monotonic() + PATIENCE
-    while time.monotonic() < latest:
-        if lines := [line for line in running.log.splitlines() if "clients=remote" in line]:
-            return lines[0].split("address=")[1].split()[0]
-        time.sleep(0.01)
-    raise AssertionError(running.log)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="interfaces have other names")
 def test_a_key_file_lets_in_from_elsewhere(tmp_path, listen):
     keys = KeyFolder(tmp_path / "keys")
@@ -198,7 +188,7 @@ def test_a_key_file_lets_in_from_elsewhere(tmp_path, listen):
     interface = "lo" if sys.platform == "linux" else "lo0"
     running = start(tmp_path / "server", keys=str(tmp_path / "keys"), bind=[f"tcp://{interface}:0"])
     try:
-        address = _address_for_others(running)
+        address = f"tcp://127.0.0.1:{running.port_for_others()}"
         ear = listen(read_key_file(tmp_path / "anna.key", address))
         assert not ear.final(ear.channel.send(wire.Hello())).body.is_owner
         keys.revoke("anna")

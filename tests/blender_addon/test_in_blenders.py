@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -16,6 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from addon_backend.odd_photos import write_odd_photos
+from addon_backend.program import write_program
+from focus_backend.errors import PhotoError
+from focus_backend.photo import read_photo
 from focus_backend.serving.client import Client
 from scripts.environment import BLENDERS, ROOT, blender_python
 
@@ -63,10 +68,18 @@ def _photos(folder: Path) -> dict[str, Path]:
     return {"astronaut": _ASTRONAUT, "group": folder / "group.png"}
 
 
+def _write_odd_photos(folder: Path) -> None:
+    """Photos of every kind that the backend reads, and beside each what it sees there."""
+    for path in write_odd_photos(folder).values():
+        with contextlib.suppress(PhotoError):
+            np.save(path.with_suffix(".npy"), read_photo(path).pixels)
+
+
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what a real server answered, as `in_blender/conftest.py` reads it."""
     folder = tmp_path_factory.mktemp("samples")
+    _write_odd_photos(folder / "odd")
     ready = folder / "ready.json"
     command = [str(_backend()), "serve", "--ready-file", str(ready), "--parent-pid", str(os.getpid()), "--workers", "1"]
     with (folder / "server.log").open("wb") as log:
@@ -103,6 +116,7 @@ def _run(version: str, python: Path, samples: Path, archive: Path, private: Path
     environment = os.environ | {
         "FOCUS_SAMPLES": str(samples),
         "FOCUS_BACKEND": str(_backend()),
+        "FOCUS_BRIEF_BACKEND": str(write_program(private, "addon_backend.brief:load_brief", pipeline_config={"method": "fit"})),
         "FOCUS_EXTENSION_ZIP": str(archive),
         "BLENDER_USER_RESOURCES": str(private / "blender"),
         "OMP_NUM_THREADS": "1",

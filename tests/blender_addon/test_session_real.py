@@ -1,51 +1,89 @@
-"""From a real photo, through the real program and its fit, to a plan of the scene."""
+"""Photos of every kind through a session and a real backend, whose fit is brief, to plans of the scene."""
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
+import io
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from addon_backend.bench import Bench
-from blender_addon.session.session import Session
-from blender_addon.session.settings import BackendSettings
+from addon_backend.bench import make_bench
+from addon_backend.odd_photos import write_odd_photos
+from blender_addon.head import PhotoPlan
+from blender_addon.session.job import Job
+from focus_backend.photo import read_photo
 
-ASTRONAUT = Path(__file__).parents[2] / "docs" / "demo" / "astronaut.jpg"
-PROGRAM = Path(sys.executable).parent / "focus-backend"
+pytestmark = pytest.mark.slow
+
+Ended = dict[str, tuple[Job, PhotoPlan | None]]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not PROGRAM.exists(), reason="the program is not installed beside this Python")
-def test_photos_become_plans(tmp_path, monkeypatch):
-    monkeypatch.setattr("addon_backend.bench.PATIENCE", 300.0)
-    session = Session(tmp_path / "own", os.getpid())
-    session.settings = BackendSettings(executable=str(PROGRAM), arguments=("--method", "fit", "--workers", "1", "--keys", str(tmp_path)))
-    bench = Bench(session, tmp_path / "photos")
-    turned = tmp_path / "turned ünicode.jpg"
-    with Image.open(ASTRONAUT) as picture:
-        exif = picture.getexif()
-        # To be turned by a quarter before it is looked at.
-        exif[0x0112] = 6
-        picture.rotate(90, expand=True).save(turned, exif=exif)
-    grey = tmp_path / "grey.png"
-    Image.new("RGB", (400, 300), (128, 128, 128)).save(grey)
-    jobs = [bench.submit_file(path) for path in (ASTRONAUT, grey, turned)]
-    try:
-        bench.until_ended(*jobs)
-    finally:
-        session.close()
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """How photos of every kind ended in one session that asks for all their faces, and what is planned of them."""
+    folder = tmp_path_factory.mktemp("real")
+    photos = write_odd_photos(folder / "odd ünicode")
+    with pytest.MonkeyPatch.context() as patch:
+        # It loads what users wait for, too.
+        patch.setattr("addon_backend.bench.PATIENCE", 300.0)
+        bench = make_bench(folder, "addon_backend.brief:load_brief", pipeline_config={"method": "fit"})
+        try:
+            jobs = {kind: bench.submit_file(path, faces=0) for kind, path in photos.items()}
+            bench.until_ended(*jobs.values())
+        finally:
+            bench.session.close()
+    return {kind: (job, bench.plans.get(job.number)) for kind, job in jobs.items()}
 
-    assert [(job.state, job.error and job.error.code) for job in jobs] == [("finished", None), ("failed", "no-face"), ("finished", None)]
-    assert "grey.png" in jobs[1].error.problem
-    assert max(max(jobs[0].preview.shape[:2]), max(jobs[2].preview.shape[:2])) <= 256
-    upright, from_turned = (bench.plans[job.number].heads[0] for job in (jobs[0], jobs[2]))
-    assert (upright.photo.path, from_turned.photo.path) == (str(ASTRONAUT), "")
-    names = [key.name for key in upright.mesh.shape_keys]
-    assert len(names) == 1 + 52 + 10
-    assert "jawOpen" in names
+
+@pytest.mark.parametrize(
+    ("kind", "faces", "stays_a_file"),
+    [
+        ("plain", 1, True),
+        ("grey", 1, True),
+        ("cmyk", 1, True),
+        ("16 bit", 1, True),
+        ("16 bit grey", 1, True),
+        ("cut out", 1, True),
+        ("turned", 1, False),
+        ("ten faces", 10, True),
+    ],
+)
+def test_a_photo_of_any_kind_becomes_its_heads(kind: str, faces: int, stays_a_file: bool, ended: Ended) -> None:
+    job, plan = ended[kind]
+    assert (job.state, job.error) == ("finished", None)
+    assert max(job.preview.shape[:2]) <= 256
+    assert [head.face_index for head in plan.heads] == list(range(faces))
+    seen = read_photo(job.photo).pixels
+    for head in plan.heads:
+        names = [key.name for key in head.mesh.shape_keys]
+        assert len(names) == 1 + 52 + 10
+        assert "jawOpen" in names
+        # A head's height in metres: the scale is right whatever the photo is.
+        assert 0.2 < np.ptp(head.mesh.vertices[:, 2]) < 0.35
+        assert (head.camera.width_px, head.camera.height_px) == (seen.shape[1], seen.shape[0])
+        if stays_a_file:
+            assert head.photo.path == str(job.photo)
+        else:
+            np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(head.photo.png))), seen)
+
+
+def test_a_turned_photo_gives_the_head_of_the_upright_one(ended: Ended) -> None:
+    upright, turned = (ended[kind][1].heads[0].mesh.vertices for kind in ("plain", "turned"))
     # The same picture, but for JPEG's losses: millimetres apart.
-    assert np.linalg.norm(upright.mesh.vertices - from_turned.mesh.vertices, axis=1).mean() < 0.005
+    assert np.linalg.norm(upright - turned, axis=1).mean() < 0.005
+
+
+def test_a_photo_without_a_face_is_named(ended: Ended) -> None:
+    job, plan = ended["wall"]
+    assert plan is None
+    assert (job.state, job.error.code) == ("failed", "no-face")
+    assert "wall.png" in job.error.problem
+
+
+def test_a_photo_that_is_far_too_wide_is_told_with_its_remedy(ended: Ended) -> None:
+    job, plan = ended["wide"]
+    assert plan is None
+    assert (job.state, job.error.code) == ("failed", "photo")
+    assert job.error.problem == "wide.jpg is 20000 x 512 pixels, longer than 16384"
+    assert "scale it down" in job.error.remedy

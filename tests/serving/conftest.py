@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -143,6 +144,15 @@ class RunningServer:
     def log(self) -> str:
         """All that it has logged."""
         return self.log_path.read_text()
+
+    def port_for_others(self) -> int:
+        """Where it listens for other machines; the log tells what the system chose, perhaps a little after the ready file."""
+        latest = time.monotonic() + PATIENCE
+        while time.monotonic() < latest:
+            if found := re.search(r"listening address=tcp://\S+:(\d+) clients=remote", self.log):
+                return int(found[1])
+            time.sleep(0.01)
+        raise TimeoutError(f"it listens for nobody else:\n{self.log}")
 
     def talk(self, credentials: Credentials | None = None) -> Talker:
         """A new connection, closed at the end."""

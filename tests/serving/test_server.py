@@ -242,9 +242,7 @@ def test_known_keys_come_in_from_other_machines_until_they_are_revoked(start_ser
     stranger = KeyFolder(tmp_path / "elsewhere").new("stranger")
     server = start_server(bind=["tcp://0.0.0.0:0"], keys=str(folder.path))
     server.wait_ready()
-    # The log tells the port that the system chose.
-    port = next(line for line in server.log.splitlines() if "clients=remote" in line).split("0.0.0.0:")[1].split()[0]
-    address = f"tcp://127.0.0.1:{port}"
+    address = f"tcp://127.0.0.1:{server.port_for_others()}"
     friend = server.talk(Credentials(address, key["server_key"], "", key["public_key"], key["secret_key"]))
     assert not friend.ask(wire.Hello()).is_owner
     assert friend.ask(wire.Shutdown()).code == "refused"

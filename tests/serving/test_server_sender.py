@@ -10,6 +10,8 @@ import zmq
 from focus_backend.serving.client_sender import ClientSender
 from focus_backend.serving.outbox import Route, ToClient
 
+_SETTLED_SECONDS = 0.3
+
 
 class _Ends:
     """A server's socket and a client's that reads when it is told to."""
@@ -47,11 +49,18 @@ class _Ends:
         return ToClient(self.route, [text.ljust(2_000_000)], is_final, text.decode())
 
     def fill(self) -> int:
-        """Sends until answers wait; how many were sent."""
+        """Sends until answers wait for good; how many were sent."""
         sent = 0
-        while self.sender.is_empty:
-            self.sender.send(self.message(b"%d" % sent))
-            sent += 1
+        # A busy system takes its time to move answers into its buffers, after which there is room again.
+        settled = time.monotonic() + _SETTLED_SECONDS
+        while self.sender.is_empty or time.monotonic() < settled:
+            if self.sender.is_empty:
+                self.sender.send(self.message(b"%d" % sent))
+                sent += 1
+                settled = time.monotonic() + _SETTLED_SECONDS
+            else:
+                self.sender.retry()
+                time.sleep(0.01)
         return sent
 
 

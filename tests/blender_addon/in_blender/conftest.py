@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
+import bpy
 import pytest
 
+from blender_addon.head import PhotoPlan
 from focus_backend.serving import wire
 
+# Before anything of the add-on that packs or reads messages: only the built extension has a copy of its own.
 sys.modules.setdefault("blender_addon.wire", wire)
-# No test may touch the settings of the person who runs it.
-SAMPLES = Path(os.environ.get("FOCUS_SAMPLES", "."))
+
+from tests.blender_addon.in_blender.samples import planned  # noqa: E402
 
 
 @pytest.fixture
-def sample() -> Callable[[str], tuple[wire.Result, Mapping[str, wire.Array]]]:
-    """Answers that a real server gave: `sample("astronaut")`."""
-    return read_sample
+def fresh_file() -> None:
+    """Blender as it starts: cube, light and camera."""
+    bpy.ops.wm.read_factory_settings()
 
 
-def read_sample(name: str) -> tuple[wire.Result, Mapping[str, wire.Array]]:
-    document = json.loads((SAMPLES / f"{name}.json").read_text(encoding="utf-8"))
-    faces = [wire.Face(**face) for face in document["faces"]]
-    result = wire.Result(faces, wire.ModelInfo(**document["model"]), document["parts"], document["seconds"])
-    with np.load(SAMPLES / f"{name}.npz") as stored:
-        return result, {key.replace("|", "/"): wire.Array.of(np.ascontiguousarray(stored[key])) for key in stored.files}
+@pytest.fixture
+def empty_file() -> None:
+    """A scene without anything in it."""
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+
+
+@pytest.fixture
+def plan() -> PhotoPlan:
+    """One face, of a photo that is not there."""
+    return planned("astronaut", Path("/photos/astronaut.jpg"))
+
+
+@pytest.fixture
+def group() -> PhotoPlan:
+    """Six faces, of a photo that is not there."""
+    return planned("group", Path("/photos/group.jpg"))

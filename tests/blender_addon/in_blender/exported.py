@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import bpy
@@ -11,12 +11,9 @@ from mathutils import Matrix
 from mathutils.kdtree import KDTree
 
 from blender_addon.options import SceneOptions
-from blender_addon.planning.plan import plan_photo
 from blender_addon.scene.build import build_photo
-from focus_backend.serving import wire
+from tests.blender_addon.in_blender.samples import PHOTO, planned, read_sample
 
-PHOTO = Path(__file__).parents[3] / "docs" / "demo" / "astronaut.jpg"
-Sample = tuple[wire.Result, Mapping[str, wire.Array]]
 IMPORTERS: dict[str, Callable[[str], object]] = {
     "glb": lambda path: bpy.ops.import_scene.gltf(filepath=path),
     "fbx": lambda path: bpy.ops.import_scene.fbx(filepath=path),
@@ -26,10 +23,9 @@ IMPORTERS: dict[str, Callable[[str], object]] = {
 }
 
 
-def build_heads(answer: Sample, options: SceneOptions = SceneOptions()) -> list[bpy.types.Object]:  # noqa: B008 - a frozen value
-    """The heads of an answer in the scene of now."""
-    result, arrays = answer
-    names = [head.name for head in build_photo(plan_photo(result, arrays, PHOTO, options), options, bpy.context.scene)]
+def build_heads(options: SceneOptions = SceneOptions(), name: str = "astronaut") -> list[bpy.types.Object]:  # noqa: B008 - a frozen value
+    """The heads of a sample in the scene of now."""
+    names = [head.name for head in build_photo(planned(name, PHOTO, options), options, bpy.context.scene)]
     bpy.context.view_layer.update()
     return [bpy.data.objects[name] for name in names]
 
@@ -53,9 +49,9 @@ def metres(model_points: np.ndarray) -> np.ndarray:
     return np.stack([model_points[..., 0], -model_points[..., 2], model_points[..., 1]], -1).astype(np.float64) / 1000
 
 
-def values(answer: Sample, name: str) -> np.ndarray:
-    """An array of the answer."""
-    array = answer[1][name]
+def values(name: str) -> np.ndarray:
+    """An array of the answer for one face."""
+    array = read_sample("astronaut")[1][name]
     return np.frombuffer(array.data, array.dtype).reshape(array.shape)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,11 @@ from blender_addon.export.operator import CLASSES
 from blender_addon.export.options import with_suffix
 from blender_addon.options import SceneOptions
 from blender_addon.scene.find import camera_of
-from tests.blender_addon.in_blender.exported import Sample, build_heads, colour_image, pixels, read_back, world_points
+from tests.blender_addon.in_blender.exported import build_heads, colour_image, pixels, read_back, world_points
+
+pytestmark = pytest.mark.usefixtures("empty_file")
 
 _DATA = ("scenes", "objects", "meshes", "materials", "images", "cameras", "collections", "worlds", "shape_keys", "node_groups", "actions")
-
-
-@pytest.fixture(autouse=True)
-def empty_file() -> None:
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-
-
-@pytest.fixture
-def answer(sample: Callable[[str], Sample]) -> Sample:
-    return sample("astronaut")
 
 
 def _state() -> dict[str, Any]:
@@ -64,8 +55,8 @@ def _in_mode(head: bpy.types.Object, mode: str) -> None:
 
 @pytest.mark.parametrize("include_identity", [True, False])
 @pytest.mark.parametrize("mode", ["OBJECT", "EDIT", "SCULPT"])
-def test_nothing_in_the_scene_changes(include_identity: bool, mode: str, answer: Sample, tmp_path: Path) -> None:
-    (head,) = build_heads(answer)
+def test_nothing_in_the_scene_changes(include_identity: bool, mode: str, tmp_path: Path) -> None:
+    (head,) = build_heads()
     bpy.context.scene.frame_set(17)
     other = bpy.data.objects.new("other", None)
     bpy.context.scene.collection.objects.link(other)
@@ -80,10 +71,10 @@ def test_nothing_in_the_scene_changes(include_identity: bool, mode: str, answer:
         assert _state() == before, file_format
 
 
-def test_what_was_done_in_edit_mode_is_written(answer: Sample, tmp_path: Path) -> None:
+def test_what_was_done_in_edit_mode_is_written(tmp_path: Path) -> None:
     import bmesh
 
-    (head,) = build_heads(answer, SceneOptions(expression=False))
+    (head,) = build_heads(SceneOptions(expression=False))
     top = int(np.argmax(world_points(head)[:, 2]))
     _in_mode(head, "EDIT")
     edited = bmesh.from_edit_mesh(head.data)
@@ -96,8 +87,8 @@ def test_what_was_done_in_edit_mode_is_written(answer: Sample, tmp_path: Path) -
     assert world_points(read_back(written[0], "obj"))[:, 2].max() == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_head_alone_lies_at_the_origin_unless_it_is_to_keep_its_place(answer: Sample, tmp_path: Path) -> None:
-    (head,) = build_heads(answer)
+def test_a_head_alone_lies_at_the_origin_unless_it_is_to_keep_its_place(tmp_path: Path) -> None:
+    (head,) = build_heads()
     head.location = (1.0, 2.0, 3.0)
     centred = export_heads([head], tmp_path / "centred", "glb", ExportOptions())
     kept = export_heads([head], tmp_path / "kept", "glb", ExportOptions(keep_place=True))
@@ -105,8 +96,8 @@ def test_a_head_alone_lies_at_the_origin_unless_it_is_to_keep_its_place(answer: 
     np.testing.assert_allclose(second - first, (1.0, 2.0, 3.0), atol=1e-5)
 
 
-def test_paint_that_was_not_saved_is_written_and_stays_unsaved(answer: Sample, tmp_path: Path) -> None:
-    (head,) = build_heads(answer)
+def test_paint_that_was_not_saved_is_written_and_stays_unsaved(tmp_path: Path) -> None:
+    (head,) = build_heads()
     image = colour_image(head)
     painted = np.ones((*image.size, 4), np.float32)
     painted[..., 0] = 0.2
@@ -118,8 +109,8 @@ def test_paint_that_was_not_saved_is_written_and_stays_unsaved(answer: Sample, t
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_file_that_exists_is_replaced_only_when_asked(file_format: str, answer: Sample, tmp_path: Path) -> None:
-    (head,) = build_heads(answer)
+def test_a_file_that_exists_is_replaced_only_when_asked(file_format: str, tmp_path: Path) -> None:
+    (head,) = build_heads()
     path = with_suffix(tmp_path / "head", file_format)
     path.write_bytes(b"somebody's work")
     with pytest.raises(AddonError, match="exists") as caught:
@@ -131,16 +122,16 @@ def test_a_file_that_exists_is_replaced_only_when_asked(file_format: str, answer
     assert path.stat().st_size > 100_000
 
 
-def test_a_picture_that_exists_beside_is_not_replaced_either(answer: Sample, tmp_path: Path) -> None:
+def test_a_picture_that_exists_beside_is_not_replaced_either(tmp_path: Path) -> None:
     (tmp_path / "head_texture.png").write_bytes(b"somebody's picture")
     with pytest.raises(AddonError, match=r"head_texture\.png exists"):
-        export_heads(build_heads(answer), tmp_path / "head", "obj", ExportOptions())
+        export_heads(build_heads(), tmp_path / "head", "obj", ExportOptions())
     assert [found.name for found in tmp_path.iterdir()] == ["head_texture.png"]
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_an_exporter_that_fails_leaves_nothing(file_format: str, answer: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (head,) = build_heads(answer)
+def test_an_exporter_that_fails_leaves_nothing(file_format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (head,) = build_heads()
     before = _state()
 
     def cut(scene: bpy.types.Scene, path: Path, kind: str, options: ExportOptions) -> None:
@@ -161,11 +152,10 @@ import bpy
 sys.path.insert(0, {root!r})
 from focus_backend.serving import wire
 sys.modules["blender_addon.wire"] = wire
-from tests.blender_addon.in_blender.conftest import read_sample
 from tests.blender_addon.in_blender.exported import build_heads
 from blender_addon.export import FORMATS, ExportOptions, export_heads
 from blender_addon.errors import AddonError
-heads = build_heads(read_sample("astronaut"))
+heads = build_heads()
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 for kind in FORMATS:
     try:
@@ -184,17 +174,15 @@ def test_a_disk_without_room_leaves_nothing_in_any_format(tmp_path: Path) -> Non
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_place_that_cannot_be_written_to_is_told(answer: Sample, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(AddonError, match="could not be written") as caught:
-        export_heads(build_heads(answer), tmp_path / "file" / "head", "glb", ExportOptions())
+        export_heads(build_heads(), tmp_path / "file" / "head", "glb", ExportOptions())
     assert caught.value.code == "output"
 
 
-def test_a_format_that_does_not_exist_and_one_that_this_blender_lacks(
-    answer: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = build_heads(answer)
+def test_a_format_that_does_not_exist_and_one_that_this_blender_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = build_heads()
     with pytest.raises(AddonError, match="no format 'stl'"):
         export_heads(found, tmp_path / "head", "stl", ExportOptions())
     monkeypatch.setitem(export_formats._EXPORTERS, "usd", ("wm", "no_such_export", ""))
@@ -226,15 +214,15 @@ def operator() -> Any:
         bpy.utils.unregister_class(found)
 
 
-def test_operator_writes_the_head_of_the_active_camera(operator: Any, answer: Sample, tmp_path: Path) -> None:
-    (head,) = build_heads(answer)
+def test_operator_writes_the_head_of_the_active_camera(operator: Any, tmp_path: Path) -> None:
+    (head,) = build_heads()
     bpy.context.view_layer.objects.active = camera_of(head)
     assert operator(filepath=str(tmp_path / "head.glb")) == {"FINISHED"}
     assert (tmp_path / "head.glb").is_file()
 
 
-def test_operator_tells_what_is_in_the_way(operator: Any, answer: Sample, tmp_path: Path) -> None:
-    build_heads(answer)
+def test_operator_tells_what_is_in_the_way(operator: Any, tmp_path: Path) -> None:
+    build_heads()
     (tmp_path / "head.glb").write_bytes(b"")
     with pytest.raises(RuntimeError, match=r"head\.glb exists"):
         operator(filepath=str(tmp_path / "head.glb"), which="ALL")

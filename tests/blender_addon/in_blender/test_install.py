@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,13 +42,10 @@ result = {
     "wire": importlib.import_module(module + ".wire").PROTOCOL,
     "backend": sorted(name for name in sys.modules if name.split(".")[0] in ("focus_backend", "torch")),
 }
-"""
-_REINSTALL = """
-bpy.ops.preferences.addon_enable(module=module)
 bpy.ops.preferences.addon_disable(module=module)
-off = dir(bpy.ops.focus_face)
+result["off"] = dir(bpy.ops.focus_face)
 bpy.ops.preferences.addon_enable(module=module)
-result = {"off": off, "on": dir(bpy.ops.focus_face)}
+result["on"] = dir(bpy.ops.focus_face)
 """
 _UNINSTALL = """
 bpy.ops.preferences.addon_enable(module=module)
@@ -113,26 +111,28 @@ def folder(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def next_start(folder: Path) -> dict[str, Any]:
+    """What the Blender that starts next finds, and what is left when the extension is turned off and on again."""
+    return _run_step(_ENABLE, "", folder)
+
+
 @pytest.fixture
 def step(folder: Path) -> Callable[..., dict[str, Any]]:
     """Runs a step in the folder with the extension."""
     return lambda code, argument="", **options: _run_step(code, argument, folder, **options)
 
 
-def test_next_start_uses_the_extensions_own_packages(step: Callable[..., dict[str, Any]], folder: Path) -> None:
-    found = step(_ENABLE)
-
-    assert Path(found["zmq"]).is_relative_to(folder / "extensions" / ".local")
-    assert set(found["operators"]) >= _OPERATORS
-    assert found["wire"] == 1
-    assert found["backend"] == []
+def test_next_start_uses_the_extensions_own_packages(next_start: dict[str, Any], folder: Path) -> None:
+    assert Path(next_start["zmq"]).is_relative_to(folder / "extensions" / ".local")
+    assert set(next_start["operators"]) >= _OPERATORS
+    assert next_start["wire"] == 1
+    assert next_start["backend"] == []
 
 
-def test_extension_can_be_turned_off_and_on(step: Callable[..., dict[str, Any]]) -> None:
-    found = step(_REINSTALL)
-
-    assert found["off"] == []
-    assert set(found["on"]) >= _OPERATORS
+def test_extension_can_be_turned_off_and_on(next_start: dict[str, Any]) -> None:
+    assert next_start["off"] == []
+    assert set(next_start["on"]) >= _OPERATORS
 
 
 @pytest.mark.slow
@@ -149,10 +149,11 @@ def test_photo_becomes_a_head(step: Callable[..., dict[str, Any]]) -> None:
     assert len(found["cameras"]) == 1
 
 
-def test_uninstalling_leaves_nothing(archive: Path, tmp_path: Path) -> None:
-    _run_step(_INSTALL, str(archive), tmp_path)
+def test_uninstalling_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(folder, tmp_path / "user"))
+    assert [path for path in own.rglob("*") if "focus_face" in path.name]
 
-    found = _run_step(_UNINSTALL, "", tmp_path)
+    found = _run_step(_UNINSTALL, "", own)
 
     assert found["operators"] == []
     assert found["properties"] == []

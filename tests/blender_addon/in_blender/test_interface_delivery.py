@@ -15,10 +15,10 @@ from blender_addon.head import PhotoPlan
 from blender_addon.interface import handlers, runtime, timer
 from blender_addon.interface.delivery import target_of
 from blender_addon.options import ReconstructionOptions, SceneOptions
-from blender_addon.planning.plan import plan_photo
 from blender_addon.scene import find
 from blender_addon.session.job import CANCELLED, FAILED, FINISHED, PLANNING, Job
 from blender_addon.session.status import BackendStatus
+from tests.blender_addon.in_blender.samples import elsewhere, planned
 
 _OPTIONS = SceneOptions(identity=False, camera=False, world=False, mask=False)
 
@@ -68,15 +68,14 @@ def session() -> Iterator[ReadySession]:
 
 
 @pytest.fixture
-def add_photo(session: ReadySession, sample: Callable, tmp_path: Path) -> Callable[[str], Job]:
+def add_photo(session: ReadySession, tmp_path: Path) -> Callable[[str], Job]:
     def add(name: str) -> Job:
-        result, arrays = sample(name)
         photo = tmp_path / f"{name}.jpg"
         photo.write_bytes(b"")
         job = Job(len(session.jobs) + 1, photo, ReconstructionOptions(), _OPTIONS, state=PLANNING)
         job.tag = target_of(bpy.context.scene, runtime.running().file_number)
         session.jobs.append(job)
-        session.plans.append((job, plan_photo(result, arrays, photo, _OPTIONS)))
+        session.plans.append((job, elsewhere(planned(name, Path(f"/photos/{name}.jpg"), _OPTIONS), str(photo))))
         return job
 
     return add

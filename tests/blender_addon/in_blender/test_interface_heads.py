@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import bpy
@@ -12,20 +12,19 @@ import pytest
 import blender_addon
 from blender_addon.interface import pictures, rows, runtime
 from blender_addon.options import SceneOptions
-from blender_addon.planning.plan import plan_photo
 from blender_addon.scene import appearance, find
 from blender_addon.scene.build import build_photo
+from tests.blender_addon.in_blender.samples import elsewhere, planned
 
 
 @pytest.fixture
-def head(sample: Callable, tmp_path: Path) -> Iterator[bpy.types.Object]:
+def head(tmp_path: Path) -> Iterator[bpy.types.Object]:
     bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
     blender_addon.register()
-    result, arrays = sample("astronaut")
     photo = tmp_path / "astronaut.jpg"
     photo.write_bytes(b"")
     options = SceneOptions(identity=False, world=False, set_up_scene=False)
-    for _ in build_photo(plan_photo(result, arrays, photo, options), options, bpy.context.scene):
+    for _ in build_photo(elsewhere(planned("astronaut", Path("/photos/astronaut.jpg"), options), str(photo)), options, bpy.context.scene):
         pass
     yield find.heads(bpy.context.scene)[0]
     blender_addon.unregister()

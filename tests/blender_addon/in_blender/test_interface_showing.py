@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 
 import bpy
 import pytest
 
 from blender_addon.interface.showing import Viewport, show_head, viewport_of
 from blender_addon.options import SceneOptions
-from blender_addon.planning.plan import plan_photo
 from blender_addon.scene.build import build_photo
+from tests.blender_addon.in_blender.samples import PHOTO, planned
 
 
 @pytest.fixture
-def build(sample: Callable) -> Callable[..., bpy.types.Object]:
+def build() -> Callable[..., bpy.types.Object]:
     bpy.ops.wm.read_factory_settings()
 
     def built(**changes: bool) -> bpy.types.Object:
         options = dataclasses.replace(SceneOptions(identity=False, mask=False), **changes)
-        plan = plan_photo(*sample("astronaut"), Path("/photos/astronaut.jpg"), options)
+        plan = planned("astronaut", PHOTO, options)
         (head,) = build_photo(plan, options, bpy.context.scene)
         bpy.context.view_layer.update()
         return head

@@ -1,6 +1,6 @@
 """From a photo to a head in the scene, with a real backend.
 
-`FOCUS_BACKEND` names a focus-backend to be started, or `FOCUS_SERVER` the address of one of this user's that runs already.
+`FOCUS_BRIEF_BACKEND` names a program to be started whose fit is brief, or `FOCUS_SERVER` the address of a server of this user.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import pytest
 import blender_addon
 from blender_addon.interface import runtime
 from blender_addon.scene import appearance, find
+from tests.blender_addon.in_blender.samples import PHOTO
 
-_BACKEND, _SERVER = os.environ.get("FOCUS_BACKEND", ""), os.environ.get("FOCUS_SERVER", "")
-_PHOTO = Path(__file__).resolve().parents[3] / "docs" / "demo" / "astronaut.jpg"
+_BACKEND, _SERVER = os.environ.get("FOCUS_BRIEF_BACKEND", ""), os.environ.get("FOCUS_SERVER", "")
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.newest,
-    pytest.mark.skipif(not (_BACKEND or _SERVER), reason="neither FOCUS_BACKEND nor FOCUS_SERVER says which backend to use"),
+    pytest.mark.skipif(not (_BACKEND or _SERVER), reason="neither FOCUS_BRIEF_BACKEND nor FOCUS_SERVER says which backend to use"),
 ]
 
 
@@ -54,7 +54,7 @@ def photo(tmp_path: Path) -> Path:
     """In a folder whose name needs care."""
     folder = tmp_path / "Fotos für Änne"
     folder.mkdir()
-    return Path(shutil.copy(_PHOTO, folder / "astro naut.jpg"))
+    return Path(shutil.copy(PHOTO, folder / "astro naut.jpg"))
 
 
 def test_a_photo_becomes_a_head(photo: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import bpy
@@ -14,23 +13,18 @@ from mathutils import Euler, Vector
 
 from blender_addon.head import Head, PhotoPlan
 from blender_addon.options import SceneOptions
-from blender_addon.planning.plan import plan_photo
 from blender_addon.scene.appearance import is_overlay_shown, look_through, show_overlay
 from blender_addon.scene.build import build_photo
 from blender_addon.scene.camera import background
 from blender_addon.scene.find import camera_of
+from tests.blender_addon.in_blender.samples import PHOTO, planned, read_sample
 
-PHOTO = Path(__file__).resolve().parents[3] / "docs" / "demo" / "astronaut.jpg"
-
-
-@pytest.fixture(autouse=True)
-def empty_file() -> None:
-    bpy.ops.wm.read_factory_settings(use_empty=True)
+pytestmark = pytest.mark.usefixtures("empty_file")
 
 
 @pytest.fixture
-def plan(sample: Callable) -> PhotoPlan:
-    return plan_photo(*sample("astronaut"), PHOTO, SceneOptions())
+def plan() -> PhotoPlan:
+    return planned("astronaut", PHOTO)
 
 
 @pytest.mark.parametrize(
@@ -52,9 +46,9 @@ def test_vertices_fall_on_their_pixels(plan: PhotoPlan, width: int, height: int,
 
 
 @pytest.mark.parametrize("unit_scale", [0.01, 1.0, 100.0])
-def test_a_head_of_any_size_is_seen_alike_and_inside_the_clip_range(sample: Callable, unit_scale: float) -> None:
+def test_a_head_of_any_size_is_seen_alike_and_inside_the_clip_range(unit_scale: float) -> None:
     options = SceneOptions(unit_scale=unit_scale)
-    scaled = plan_photo(*sample("astronaut"), PHOTO, options)
+    scaled = planned("astronaut", PHOTO, options)
     block = _built(scaled, scaled.heads[0], options)
     np.testing.assert_allclose(_seen(block), _expected(scaled.heads[0]), atol=0.05)
     camera = camera_of(block)
@@ -80,9 +74,9 @@ def test_photo_lies_behind_and_overlay_over_the_head_but_hidden(plan: PhotoPlan)
     assert tuple(photo.image.size) == tuple(overlay.image.size) == (512, 512)
 
 
-def test_a_photo_that_blender_does_not_read_is_packed(plan: PhotoPlan, sample: Callable) -> None:
+def test_a_photo_that_blender_does_not_read_is_packed(plan: PhotoPlan) -> None:
     photo = background(camera_of(_built(plan, plan.heads[0])).data, "photo").image
-    sent = sample("astronaut")[1]["photo"]
+    sent = read_sample("astronaut")[1]["photo"]
     pixels = np.rint(np.array(photo.pixels).reshape(512, 512, 4) * 255)[::-1, :, :3]
     np.testing.assert_array_equal(pixels, np.frombuffer(sent.data, np.uint8).reshape(sent.shape))
 
@@ -98,9 +92,9 @@ def test_the_overlay_has_alpha_and_is_shown_on_demand(plan: PhotoPlan) -> None:
     assert not is_overlay_shown(block)
 
 
-def test_without_mask_no_overlay(sample: Callable) -> None:
+def test_without_mask_no_overlay() -> None:
     options = SceneOptions(mask=False)
-    plain = plan_photo(*sample("astronaut"), PHOTO, options)
+    plain = planned("astronaut", PHOTO, options)
     block = _built(plain, plain.heads[0], options)
     show_overlay(block, True)
     assert not is_overlay_shown(block)

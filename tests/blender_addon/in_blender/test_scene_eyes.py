@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from blender_addon.options import SceneOptions
-from blender_addon.planning.plan import plan_photo
 from blender_addon.scene.build import build_photo
+from tests.blender_addon.in_blender.samples import PHOTO, planned
 
 SIDE = 32
 # Metres: half the distance of the pupils, and the width of the view.
@@ -40,9 +40,9 @@ def add_camera(scene: bpy.types.Scene) -> None:
     scene.camera = camera
 
 
-def test_brown_eyes_stay_brown(scene, sample, tmp_path):
+def test_brown_eyes_stay_brown(scene):
     options = SceneOptions(set_up_scene=False, camera=False, world=False, mask=False, expression=False)
-    (head,) = build_photo(plan_photo(*sample("astronaut"), tmp_path / "face.png", options), options, scene)
+    (head,) = build_photo(planned("astronaut", PHOTO, options), options, scene)
     head.data.shape_keys.key_blocks["eyeWideLeft"].value = 1.0
     add_camera(scene)
     bpy.ops.render.render(write_still=True)

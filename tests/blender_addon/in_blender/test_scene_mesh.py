@@ -13,10 +13,7 @@ from blender_addon.head import Head, HeadMesh, PhotoPlan, Picture, ShapeKey
 from blender_addon.options import SceneOptions
 from blender_addon.scene.build import build_photo
 
-
-@pytest.fixture(autouse=True)
-def empty_file() -> None:
-    bpy.ops.wm.read_factory_settings(use_empty=True)
+pytestmark = pytest.mark.usefixtures("empty_file")
 
 
 def test_polygons_come_back_as_planned_with_quads_and_triangles() -> None:

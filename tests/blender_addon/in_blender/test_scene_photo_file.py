@@ -12,17 +12,19 @@ import pytest
 
 from blender_addon.head import PhotoPlan, Picture
 from blender_addon.options import SceneOptions
+from blender_addon.planning.photo_file import shows_upright
 from blender_addon.planning.plan import plan_photo
 from blender_addon.planning.png import encode_png
 from blender_addon.scene.build import build_photo
 from blender_addon.scene.camera import background
 from blender_addon.scene.find import camera_of
+from tests.blender_addon.in_blender.samples import FOLDER, read_sample
 
 
 @pytest.fixture
-def plan(sample, tmp_path) -> Iterator[PhotoPlan]:
+def plan(tmp_path) -> Iterator[PhotoPlan]:
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    result, arrays = sample("astronaut")
+    result, arrays = read_sample("astronaut")
     path = tmp_path / "face.png"
     write(path, (8, 4), 10)
     yield plan_photo(result, {name: array for name, array in arrays.items() if name != "photo"}, path, SceneOptions())
@@ -70,3 +72,18 @@ def test_packed_photo_is_never_a_file(plan):
     image = shown(dataclasses.replace(plan, heads=(dataclasses.replace(head, photo=packed),)))
     assert image.packed_file is not None
     assert tuple(image.size) == (3, 2)
+
+
+@pytest.mark.parametrize("kind", ["grey", "cmyk", "16 bit", "16 bit grey", "cut out", "ten faces"])
+def test_a_photo_of_any_kind_is_shown_as_the_backend_sees_it(kind, plan):
+    (path,) = (FOLDER / "odd").glob(f"{kind}.[jp]*g")
+    assert shows_upright(path.read_bytes(), path)
+    (head,) = plan.heads
+    image = shown(dataclasses.replace(plan, heads=(dataclasses.replace(head, photo=Picture("face photo", path=str(path))),)))
+    seen = np.load(path.with_suffix(".npy")) / 255
+    pixels = np.array(image.pixels).reshape(*seen.shape[:2], 4)[::-1]
+    # More than 8 bits are given as light, not as they are stored.
+    colours = np.where(pixels < 0.0031308, 12.92 * pixels, 1.055 * pixels ** (1 / 2.4) - 0.055) if image.is_float else pixels
+    # The backend lays what is cut out on white.
+    on_white = colours[..., :3] * pixels[..., 3:] + 1 - pixels[..., 3:]
+    np.testing.assert_allclose(on_white, seen, atol=0.6 / 255)

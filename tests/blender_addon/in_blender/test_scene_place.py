@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from pathlib import Path
 
 import bpy
 import pytest
@@ -12,22 +10,13 @@ from bpy_extras.object_utils import world_to_camera_view
 
 from blender_addon.head import PhotoPlan
 from blender_addon.options import SceneOptions
-from blender_addon.planning.plan import plan_photo
 from blender_addon.scene.build import build_photo
 from blender_addon.scene.find import camera_of
 from blender_addon.scene.place import free_place
 
+pytestmark = pytest.mark.usefixtures("empty_file")
+
 CLEARANCE = 0.6
-
-
-@pytest.fixture(autouse=True)
-def empty_file() -> None:
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-
-
-@pytest.fixture
-def plan(sample: Callable) -> PhotoPlan:
-    return plan_photo(*sample("astronaut"), Path("/photos/astronaut.jpg"), SceneOptions())
 
 
 def _place(plan: PhotoPlan, unit_scale: float = 1.0, *, with_camera: bool = False) -> tuple[float, float, float]:
@@ -116,10 +105,9 @@ def test_objects_that_were_just_removed_do_no_harm(plan: PhotoPlan) -> None:
     assert _place(plan) == (0.0, 0.0, 0.0)
 
 
-def test_a_group_stays_together_beside_what_is_in_the_way(sample: Callable) -> None:
+def test_a_group_stays_together_beside_what_is_in_the_way(group: PhotoPlan) -> None:
     _add_box()
-    plan = plan_photo(*sample("group"), Path("/photos/group.jpg"), SceneOptions())
-    places = [head.location.x for head in build_photo(plan, SceneOptions(), bpy.context.scene)]
+    places = [head.location.x for head in build_photo(group, SceneOptions(), bpy.context.scene)]
     assert places[0] > 1.6
     gaps = [after - before for before, after in itertools.pairwise(places)]
     assert gaps == pytest.approx([0.35] * (len(places) - 1))

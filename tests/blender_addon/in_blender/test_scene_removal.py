@@ -3,55 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from pathlib import Path
 
 import bpy
 import pytest
 
 from blender_addon.head import PhotoPlan
-from blender_addon.options import SceneOptions
-from blender_addon.planning.plan import plan_photo
 from blender_addon.scene.appearance import look_through
-from blender_addon.scene.build import build_photo
 from blender_addon.scene.find import camera_of, collection_of, heads, material_of, remove_head
 from blender_addon.scene.world import world_of
+from tests.blender_addon.in_blender.samples import PHOTO
+from tests.blender_addon.in_blender.scenes import build, names_of_blocks
 
-
-@pytest.fixture(autouse=True)
-def fresh_file() -> None:
-    bpy.ops.wm.read_factory_settings()
-
-
-@pytest.fixture
-def plan(sample: Callable) -> PhotoPlan:
-    return _planned(sample, "astronaut")
-
-
-@pytest.fixture
-def group(sample: Callable) -> PhotoPlan:
-    return _planned(sample, "group")
+pytestmark = pytest.mark.usefixtures("fresh_file")
 
 
 def test_nothing_of_ours_stays(plan: PhotoPlan) -> None:
-    before, world = _all_names(), bpy.context.scene.world
-    (head,) = _build(plan)
-    assert _all_names() != before
+    before, world = names_of_blocks(), bpy.context.scene.world
+    (head,) = build(plan)
+    assert names_of_blocks() != before
     remove_head(head)
-    assert _all_names() == before
+    assert names_of_blocks() == before
     assert bpy.context.scene.world == world
 
 
 def test_removing_every_face_of_a_group_leaves_nothing(group: PhotoPlan) -> None:
-    before = _all_names()
-    for name in [head.name for head in _build(group)]:
+    before = names_of_blocks()
+    for name in [head.name for head in build(group)]:
         remove_head(bpy.data.objects[name])
-    assert _all_names() == before
+    assert names_of_blocks() == before
 
 
 def test_other_heads_keep_what_is_theirs(group: PhotoPlan) -> None:
-    built = _build(group)
+    built = build(group)
     remove_head(built[0])
     rest = heads(bpy.context.scene)
     assert len(rest) == 5
@@ -63,9 +47,9 @@ def test_other_heads_keep_what_is_theirs(group: PhotoPlan) -> None:
 
 def test_the_scene_gets_its_own_world_back_over_several_heads(plan: PhotoPlan, group: PhotoPlan) -> None:
     world = bpy.context.scene.world
-    (head,) = _build(plan)
+    (head,) = build(plan)
     name = head.name
-    others = [other.name for other in _build(group)]
+    others = [other.name for other in build(group)]
     look_through(bpy.data.objects[others[3]], bpy.context.scene)
     remove_head(bpy.data.objects[name])
     for other in others:
@@ -78,7 +62,7 @@ def test_the_scene_gets_its_own_camera_back_over_several_heads(plan: PhotoPlan, 
     scene = bpy.context.scene
     camera = scene.camera
     before = set(scene.keys())
-    names = [_build(which)[0].name for which in (plan, dataclasses.replace(group, heads=group.heads[:1]))]
+    names = [build(which)[0].name for which in (plan, dataclasses.replace(group, heads=group.heads[:1]))]
     remove_head(bpy.data.objects[names.pop(first)])
     # Who removes the head that is looked through gets his own camera back, as with the light.
     assert scene.camera == (camera_of(bpy.data.objects[names[0]]) if first == 0 else camera)
@@ -88,7 +72,7 @@ def test_the_scene_gets_its_own_camera_back_over_several_heads(plan: PhotoPlan, 
 
 
 def test_the_former_camera_survives_saving(plan: PhotoPlan, tmp_path: Path) -> None:
-    _build(plan)
+    build(plan)
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "saved.blend"))
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "saved.blend"))
     remove_head(heads(bpy.context.scene)[0])
@@ -96,7 +80,7 @@ def test_the_former_camera_survives_saving(plan: PhotoPlan, tmp_path: Path) -> N
 
 
 def test_each_scene_gets_its_own_camera_back(plan: PhotoPlan) -> None:
-    (head,) = _build(plan)
+    (head,) = build(plan)
     other = bpy.data.scenes.new("other")
     own = bpy.data.objects.new("own", bpy.data.cameras.new("own"))
     other.collection.objects.link(own)
@@ -111,7 +95,7 @@ def test_each_scene_gets_its_own_camera_back(plan: PhotoPlan) -> None:
 def test_a_former_camera_that_is_gone_does_not_come_back(plan: PhotoPlan, is_deleted_by_hand: bool) -> None:
     scene = bpy.context.scene
     former = scene.camera
-    (head,) = _build(plan)
+    (head,) = build(plan)
     other = bpy.data.objects.new("other", bpy.data.cameras.new("other"))
     scene.collection.objects.link(other)
     if is_deleted_by_hand:
@@ -129,7 +113,7 @@ def test_a_former_camera_that_is_gone_does_not_come_back(plan: PhotoPlan, is_del
 
 def test_another_head_is_looked_through_where_no_other_camera_is_left(group: PhotoPlan) -> None:
     bpy.data.objects.remove(bpy.data.objects["Camera"])
-    first, second = _build(dataclasses.replace(group, heads=group.heads[:2]))
+    first, second = build(dataclasses.replace(group, heads=group.heads[:2]))
     remove_head(first)
     assert bpy.context.scene.camera == camera_of(second)
     remove_head(second)
@@ -137,7 +121,7 @@ def test_another_head_is_looked_through_where_no_other_camera_is_left(group: Pho
 
 
 def test_a_camera_that_the_user_took_since_stays(plan: PhotoPlan) -> None:
-    (head,) = _build(plan)
+    (head,) = build(plan)
     other = bpy.data.objects.new("other", bpy.data.cameras.new("other"))
     bpy.context.scene.collection.objects.link(other)
     bpy.context.scene.camera = other
@@ -146,14 +130,14 @@ def test_a_camera_that_the_user_took_since_stays(plan: PhotoPlan) -> None:
 
 
 def test_the_users_world_is_not_lost_with_the_file(plan: PhotoPlan, tmp_path: Path) -> None:
-    _build(plan)
+    build(plan)
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "saved.blend"))
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "saved.blend"))
     assert "World" in bpy.data.worlds
 
 
 def test_what_the_user_hung_on_the_head_stays_in_place(plan: PhotoPlan) -> None:
-    (head,) = _build(plan)
+    (head,) = build(plan)
     head.location = (1, 2, 3)
     glasses = bpy.data.objects["Cube"]
     glasses.parent, glasses.location = head, (0, 0, 1)
@@ -168,7 +152,7 @@ def test_what_the_user_hung_on_the_head_stays_in_place(plan: PhotoPlan) -> None:
 
 
 def test_what_the_user_uses_elsewhere_stays(plan: PhotoPlan) -> None:
-    (head,) = _build(plan)
+    (head,) = build(plan)
     material = material_of(head)
     bpy.data.objects["Cube"].data.materials.append(material)
     names = [image.name for image in bpy.data.images if image.name.startswith("astronaut") and "o" in image.name]
@@ -182,16 +166,15 @@ def test_what_the_user_uses_elsewhere_stays(plan: PhotoPlan) -> None:
 
 
 def test_a_photo_that_the_user_had_loaded_stays(plan: PhotoPlan) -> None:
-    path = Path(__file__).resolve().parents[3] / "docs" / "demo" / "astronaut.jpg"
-    own = bpy.data.images.load(str(path))
-    photo = dataclasses.replace(plan.heads[0].photo, path=str(path), png=b"")
-    (head,) = _build(dataclasses.replace(plan, heads=(dataclasses.replace(plan.heads[0], photo=photo),)))
+    own = bpy.data.images.load(str(PHOTO))
+    photo = dataclasses.replace(plan.heads[0].photo, path=str(PHOTO), png=b"")
+    (head,) = build(dataclasses.replace(plan, heads=(dataclasses.replace(plan.heads[0], photo=photo),)))
     remove_head(head)
     assert own.size[0] == 512
 
 
 def test_a_duplicate_can_go_alone(plan: PhotoPlan) -> None:
-    (head,) = _build(plan)
+    (head,) = build(plan)
     copy = head.copy()
     copy.data = head.data.copy()
     collection_of(head).objects.link(copy)
@@ -202,7 +185,7 @@ def test_a_duplicate_can_go_alone(plan: PhotoPlan) -> None:
 
 
 def test_undo_brings_a_removed_head_back(plan: PhotoPlan) -> None:
-    _build(plan)
+    build(plan)
     bpy.ops.ed.undo_push(message="head")
     remove_head(heads(bpy.context.scene)[0])
     bpy.ops.ed.undo_push(message="removed")
@@ -210,17 +193,3 @@ def test_undo_brings_a_removed_head_back(plan: PhotoPlan) -> None:
     (head,) = heads(bpy.context.scene)
     assert camera_of(head) is not None
     assert bpy.context.scene.world == world_of(head)
-
-
-@functools.cache
-def _planned(sample: Callable, name: str) -> PhotoPlan:
-    return plan_photo(*sample(name), Path(f"/photos/{name}.jpg"), SceneOptions())
-
-
-def _build(plan: PhotoPlan) -> list[bpy.types.Object]:
-    return list(build_photo(plan, SceneOptions(), bpy.context.scene))
-
-
-def _all_names() -> dict[str, list[str]]:
-    kinds = ("objects", "meshes", "shape_keys", "materials", "images", "cameras", "worlds", "collections")
-    return {kind: [block.name for block in getattr(bpy.data, kind) if block.name != "Render Result"] for kind in kinds}
