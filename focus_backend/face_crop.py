@@ -31,6 +31,11 @@ class FaceCrop:
         """Photo pixels in one crop pixel, along one side."""
         return float(np.hypot(self.crop_to_photo[0, 0], self.crop_to_photo[1, 0]))
 
+    @property
+    def angle(self) -> float:
+        """Turn of the crop's x axis in the photo, radians, clockwise as seen."""
+        return math.atan2(self.crop_to_photo[1, 0], self.crop_to_photo[0, 0])
+
     def to_photo(self, points: Float[np.ndarray, "*points 2"]) -> Float[np.ndarray, "*points 2"]:
         """Crop pixels as photo pixels."""
         return points @ self.crop_to_photo[:, :2].T + self.crop_to_photo[:, 2]

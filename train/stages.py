@@ -32,7 +32,7 @@ from train.misfit import draw_misfit, mean_misfit
 from train.recipes import stage_of
 from train.run import Progress, StageFolder, check_run, locked, open_run
 from train.sources import VALIDATION_SEED, Sources
-from train.spread import coefficient_spread
+from train.spread import measure_errors
 from train.trainer import Stage, Trainer
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ class Session:
             "stage": name,
             "steps": progress.step,
             "data": self.config.data.kind,
-            **coefficient_spread(encoder.eval(), self.sources.synthetic(VALIDATION_SEED), self.config.spread_faces),
+            **measure_errors(encoder.eval(), self.sources.synthetic(VALIDATION_SEED), self.config.spread_faces),
         }
         trained = segmentation if self.config.trains_segmentation(name) else None
         sha256 = save_weights(

@@ -48,6 +48,14 @@ class LandmarkNoise:
     factor: Float[Tensor, "rank coordinates"]
     variance: Float[Tensor, "coordinates"]
 
+    def turned(self, angle: float) -> LandmarkNoise:
+        """The same errors in a picture that is turned, radians, clockwise as seen."""
+        cosine, sine = math.cos(angle), math.sin(angle)
+        turn = self.bias.new_tensor([[cosine, sine], [-sine, cosine]])
+        # The uncorrelated part is taken as round.
+        variance = self.variance.view(-1, 2).mean(1, keepdim=True).expand(-1, 2).flatten()
+        return LandmarkNoise(self.bias @ turn, (self.factor.unflatten(1, (-1, 2)) @ turn).flatten(1), variance)
+
     def precision(
         self, extra_variance: Float[Tensor, "points"] | None = None, inflation: float = 1.0
     ) -> Float[Tensor, "coordinates coordinates"]:

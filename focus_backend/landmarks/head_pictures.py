@@ -20,8 +20,6 @@ _FOCAL_LENGTH = 1800.0
 _DISTANCE = 1000.0
 _YAWS = (-40, -20, 0, 20, 40)
 _PITCHES = (-15, 0, 15)
-# Place of the picture that shows the mean head from the front.
-FRONTAL = _YAWS.index(0) * len(_PITCHES) + _PITCHES.index(0)
 _BACKGROUND = 0.55
 
 
@@ -48,15 +46,23 @@ def head_pictures(model: FaceModel, people: int) -> Iterator[HeadPicture]:
     People are neutral: points near the mouth follow an expression, which would pass for noise.
     """
     random = torch.Generator().manual_seed(0)
-    average = model.mean_shape.new_zeros(model.albedo_size)
     for yaw in _YAWS:
         for pitch in _PITCHES:
-            yield _draw(model, model.mean_shape, average, _camera(yaw, pitch), _light(random))
+            yield _draw(model, model.mean_shape, _average_albedo(model), _camera(yaw, pitch), _light(random))
     for _ in range(people):
         shape = torch.randn(model.shape_size, generator=random)
         albedo = torch.randn(model.albedo_size, generator=random)
         yaw, pitch = (torch.randn(2, generator=random) * torch.tensor([22.0, 8.0])).clamp(-45, 45).tolist()
         yield _draw(model, model.decode_shape(shape), albedo, _camera(yaw, pitch), _light(random))
+
+
+def frontal_picture(model: FaceModel) -> HeadPicture:
+    """The mean head from the front."""
+    return _draw(model, model.mean_shape, _average_albedo(model), _camera(0, 0), _light(torch.Generator().manual_seed(0)))
+
+
+def _average_albedo(model: FaceModel) -> Float[Tensor, "albedo"]:
+    return model.mean_shape.new_zeros(model.albedo_size)
 
 
 def _camera(yaw: float, pitch: float) -> Camera:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -36,12 +38,15 @@ _MIRRORED_PAIRS = (
 )
 
 
+@cache
 def mirrored_indices() -> Int[np.ndarray, "478"]:
     """For each point the one that takes its place when the photo is mirrored."""
     indices = np.arange(len(POINT_NAMES))
     for pair in _MIRRORED_PAIRS.split():
         right, left = map(int, pair.split(":"))
         indices[right], indices[left] = left, right
+    # Shared by all who ask.
+    indices.flags.writeable = False
     return indices
 
 

@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate, relu
 
+from focus_backend.landmarks.calibration import LandmarkNoise, noise_of
+
 POINTS = 68
 # How often points are moved.
 ROUNDS = 2
@@ -20,6 +22,8 @@ _CHANNELS, _SAMPLES, _REACH, _KEPT = 24, 7, 0.055, 24
 _WIDTH, _ROUND_WIDTH, _DROPOUT = 512, 256, 0.1
 # Typical distances of points from those of the mean face and from where they were seen, as shares of the crop.
 _SPREAD, _STEP = 0.05, 0.01
+# Strongest directions of their errors that are kept.
+_ERROR_RANK = 48
 # How often training hides the points of a face, so that an encoder without them is not lost.
 _HIDDEN_SHARE = 0.05
 # Contrast is evened out over so large a part of the crop; deviations below the least one are noise.
@@ -63,10 +67,17 @@ class LandmarkBranch(nn.Module):
     """
 
     usual: Float[Tensor, "68 2"]
+    error_bias: Float[Tensor, "68 2"]
+    error_factor: Float[Tensor, "rank 136"]
+    error_variance: Float[Tensor, "136"]
 
     def __init__(self, usual: Float[Tensor, "68 2"], pooled_size: int, outputs: int) -> None:
         super().__init__()
         self.register_buffer("usual", usual.detach().clone().float(), persistent=False)
+        # How wrong the moved points are, mm; zeros until it was measured.
+        self.register_buffer("error_bias", torch.zeros(POINTS, 2))
+        self.register_buffer("error_factor", torch.zeros(_ERROR_RANK, 2 * POINTS))
+        self.register_buffer("error_variance", torch.zeros(2 * POINTS))
         self.features = nn.Sequential(
             nn.Conv2d(1, 16, 5, 2, 2),
             nn.ReLU(),
@@ -111,6 +122,20 @@ class LandmarkBranch(nn.Module):
         offsets = torch.cat([_offsets(points, self.usual) for points in places], 1)
         inner = self.layers(torch.cat([offsets, *seen, self.norm(pooled), is_known.float()], 1))
         return self.head(inner) + self.direct(offsets), torch.stack(places[1:], 1)
+
+    @property
+    def noise(self) -> LandmarkNoise | None:
+        """How wrong the moved points are, in the crop's axes; None where that was not measured."""
+        if not bool((self.error_variance > 0).all()):
+            return None
+        return LandmarkNoise(self.error_bias.cpu(), self.error_factor.cpu(), self.error_variance.cpu())
+
+    def measure(self, errors: Float[Tensor, "faces 68 2"]) -> None:
+        """Keeps how wrong the moved points are, from errors (mm) on faces that were not learnt from."""
+        noise = noise_of(errors.cpu(), _ERROR_RANK)
+        self.error_bias.copy_(noise.bias)
+        self.error_factor.zero_()[: len(noise.factor)].copy_(noise.factor)
+        self.error_variance.copy_(noise.variance)
 
     def _places(self, landmarks: Float[Tensor, "b 68 2"] | None, count: int) -> tuple[Float[Tensor, "b 68 2"], Bool[Tensor, "b 1"]]:
         """The points, those of the mean face where they are not known, and whether they are."""

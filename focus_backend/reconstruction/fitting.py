@@ -70,6 +70,7 @@ class Fit:
         crop: where the mask lies in the photo.
         noise: standard deviation of the inliers' colour residuals.
         principal_point: of the state's camera, photo pixels.
+        landmarks68: the 68 points where the networks see them, photo pixels; None where they do not look for them.
         colours: the face as it was drawn on `crop`, sRGB-encoded, valid inside `region`; None where that was not kept.
     """
 
@@ -80,6 +81,7 @@ class Fit:
     noise: float
     principal_point: Float[Tensor, "2"]
     colours: Float[np.ndarray, "size size 3"] | None = None
+    landmarks68: Float[np.ndarray, "68 2"] | None = None
 
     def preview(self) -> UInt8[np.ndarray, "size size 3"]:
         """The crop with the face drawn over it where it is not hidden."""

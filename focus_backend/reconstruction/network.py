@@ -98,14 +98,18 @@ class FaceNetworks:
         beat()
         photo = torch.from_numpy(np.stack([crop.pixels for crop in crops])).float() / 255
         image = photo.permute(0, 3, 1, 2).contiguous()
-        theta = self.weights.encoder(image.to(self._device), torch.stack(landmarks).to(self._device)).to("cpu")
+        encoder, first = self.weights.encoder, torch.stack(landmarks)
+        outputs = encoder.outputs(image.to(self._device), first.to(self._device))
+        theta, moved = encoder.theta(outputs).to("cpu"), encoder.moved_landmarks(outputs).cpu()
+        # Points that nobody saw were moved from where they usually are: they are no evidence.
+        seen = [points[-1].double().numpy() if bool(given.isfinite().all()) else None for points, given in zip(moved, first, strict=True)]
         beat()
         drawn = decode(self._model, self._frame, theta, background=photo).rendering
         region = drawn.mask & torch.from_numpy(np.stack([crop.is_inside for crop in crops]))
         beat()
         mask = self._segment(drawn.image * region[..., None], image) * region
         beat()
-        found = zip(crops, photo_sizes, mask, region, drawn.image, strict=True)
+        found = zip(crops, photo_sizes, mask, region, drawn.image, seen, strict=True)
         return [self._fit_of(theta[index : index + 1], *face) for index, face in enumerate(found)]
 
     def _segment(self, rendering: Float[Tensor, "b h w 3"], image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b h w"]:
@@ -123,6 +127,7 @@ class FaceNetworks:
         inlier: Float[Tensor, "h w"],
         region: Bool[Tensor, "h w"],
         colours: Float[Tensor, "h w 3"],
+        landmarks: Float[np.ndarray, "68 2"] | None,
     ) -> Fit:
         """One face of a batch in the photo: M on the rendered region, and the crop's view as one of the whole photo."""
         camera = self._frame.photo_camera(theta.rotation[0].double(), theta.translation[0].double(), crop, *photo_size)
@@ -137,7 +142,8 @@ class FaceNetworks:
         )
         residual = torch.from_numpy(crop.pixels).float() / 255 - colours
         noise = noise_level(residual[region], inlier[region]) if bool(region.any()) else 1.0
-        return Fit(state, inlier.numpy(), region.numpy(), crop, noise, camera.principal_point, colours.numpy())
+        in_photo = None if landmarks is None else crop.to_photo(landmarks)
+        return Fit(state, inlier.numpy(), region.numpy(), crop, noise, camera.principal_point, colours.numpy(), in_photo)
 
 
 def _landmarks_of(config: EncoderConfig, model: FaceModel) -> CropLandmarks | None:

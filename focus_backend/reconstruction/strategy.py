@@ -149,6 +149,8 @@ class FitStrategy:
         known, start = FacePrior.standard(self._model), None
         if guess is not None:
             check_guess(guess)
+            if not face.is_users:
+                term, noise = self._moved_landmarks(guess) or (term, noise)
             report("looking through the networks", 0.0, guess.preview)
             known, start = self._expected(guess), torch.cat([guess.state.shape, guess.state.expression])
         report("placing the face", 0.02)
@@ -182,6 +184,17 @@ class FitStrategy:
                 self._precision = precision
         points = torch.from_numpy(face.detection.points)[embedding.indices]
         return landmark_term(self._model, embedding.points, points, noise.bias, precision, NOISE_INFLATION), noise
+
+    def _moved_landmarks(self, guess: Fit) -> tuple[LandmarkTerm, LandmarkNoise] | None:
+        """The points that the networks moved to where they see them, as better evidence than the detector's; None without."""
+        branch = None if self.networks is None else self.networks.weights.encoder.branch
+        measured = None if branch is None else branch.noise
+        if measured is None or guess.landmarks68 is None:
+            return None
+        noise = measured.turned(guess.crop.angle)
+        points = torch.from_numpy(guess.landmarks68)
+        precision = noise.precision(inflation=NOISE_INFLATION)
+        return landmark_term(self._model, self._model.landmarks68, points, noise.bias, precision, NOISE_INFLATION), noise
 
     def _calibration_of(self, face: FoundFace) -> DetectorCalibration:
         if face.is_users:

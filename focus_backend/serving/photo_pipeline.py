@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from jaxtyping import UInt8
 from focus_backend.errors import CancelledError, ConfigError, FitError, NoFaceError, PhotoError
 from focus_backend.export.bundle import with_texture_size
 from focus_backend.landmarks import create_detector
-from focus_backend.landmarks.head_pictures import FRONTAL, head_pictures
+from focus_backend.landmarks.head_pictures import frontal_picture
 from focus_backend.landmarks.user_points import landmarks_in, landmarks_of
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.morphable.store import load_model
@@ -110,7 +109,7 @@ class PhotoPipeline:
     def warm_up(self) -> None:
         """Reconstructs a picture of the mean head, which compiles, loads and allocates what every photo needs."""
         reconstructor = self._reconstructors[self._way(wire.Options())]
-        picture = next(itertools.islice(head_pictures(reconstructor.model, 0), FRONTAL, None))
+        picture = frontal_picture(reconstructor.model)
         for _, outcome in reconstructor.reconstruct_many([PhotoTask(photo_from_pixels(picture.pixels), max_faces=1)]):
             if not isinstance(outcome, Exception):
                 arrays_of(outcome, PARTS, self._model_parts, quiet)

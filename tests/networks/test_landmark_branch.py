@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,24 @@ def test_it_is_stored_with_its_branch(encoder: Encoder, image: torch.Tensor, tin
     loaded = load_network(path, "encoder", model=tiny_model)
     assert isinstance(loaded, Encoder)
     torch.testing.assert_close(loaded.outputs(image, points), encoder.outputs(image, points))
+
+
+def test_measured_errors_travel_with_the_encoder_and_turn_with_the_crop(encoder: Encoder, tiny_model: FaceModel, tmp_path: Path) -> None:
+    assert encoder.branch is not None
+    assert encoder.branch.noise is None
+    random = torch.Generator().manual_seed(3)
+    # Wide errors to the right and left, none up or down but for the floor; always a little too far right.
+    errors = torch.randn(200, 68, 2, generator=random) * torch.tensor([3.0, 0.01]) + torch.tensor([1.0, 0.0])
+    encoder.branch.measure(errors)
+    save_network(tmp_path / "encoder.safetensors", encoder, model=tiny_model)
+    loaded = load_network(tmp_path / "encoder.safetensors", "encoder", model=tiny_model)
+    assert isinstance(loaded, Encoder)
+    assert loaded.branch is not None
+    noise = loaded.branch.noise
+    assert noise is not None
+    assert noise.bias.mean(0).tolist() == pytest.approx([1.0, 0.0], abs=0.2)
+    quarter = noise.turned(math.pi / 2)
+    # What was to the right of an upright crop is below in a photo where the crop lies a quarter turn clockwise.
+    assert quarter.bias.mean(0).tolist() == pytest.approx([0.0, 1.0], abs=0.2)
+    spread = quarter.factor.unflatten(1, (68, 2)).square().sum(0).mean(0)
+    assert spread[1] > 20 * spread[0]

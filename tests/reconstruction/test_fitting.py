@@ -13,7 +13,8 @@ import torch
 from focus_backend.errors import FitError
 from focus_backend.face_crop import crop_face
 from focus_backend.progress import Reporter
-from focus_backend.reconstruction.fitting import COARSE, COARSE_ROUNDS, FINE, FINE_ROUNDS, MASK, Fit
+from focus_backend.reconstruction import fitting
+from focus_backend.reconstruction.fitting import Fit
 from focus_backend.reconstruction.landmark_fit import fit_landmarks
 from focus_backend.reconstruction.photometric_fit import lighting_precision, noise_level, picture_of, solve_appearance, view
 from focus_backend.reconstruction.reconstructor import photo_masks
@@ -211,30 +212,32 @@ def test_a_smile_is_expression(model, fitted, plain):
     assert shape_error(model, made.fit.state.shape, plain(1).fit.state.shape) < 1.5
 
 
-def test_the_same_photo_gives_the_same_bytes(fitted, plain):
-    again = fitted(plain(0).person)
+@pytest.mark.usefixtures("brief_fit")
+def test_the_same_photo_gives_the_same_bytes(model, fitted):
+    first, again = (fitted(random_person(model, 0)) for _ in range(2))
     for field in dataclasses.fields(FaceState):
-        assert torch.equal(getattr(again.fit.state, field.name), getattr(plain(0).fit.state, field.name)), field.name
-    assert np.array_equal(again.fit.inlier, plain(0).fit.inlier)
-    assert again.fit.noise == plain(0).fit.noise
+        assert torch.equal(getattr(again.fit.state, field.name), getattr(first.fit.state, field.name)), field.name
+    assert np.array_equal(again.fit.inlier, first.fit.inlier)
+    assert again.fit.noise == first.fit.noise
 
 
-def test_a_face_outside_the_photo_is_refused(model, fitter, plain):
-    person = plain(0).person
+def test_a_face_outside_the_photo_is_refused(model, fitter):
+    person = random_person(model, 0)
     term, noise = term_of(model, clicked(model, person))
     away = dataclasses.replace(fit_landmarks(model, term, PRIOR), translation=torch.tensor([5e3, 0, -600.0], dtype=torch.float64))
     with pytest.raises(FitError, match="outside"):
         fitter.fit(person.pixels, away, term, noise, PRIOR)
 
 
+@pytest.mark.usefixtures("brief_fit")
 @pytest.mark.parametrize("kind", ["black", "noise"])
-def test_photos_without_a_face_give_a_finite_answer(plain, fitted, kind):
+def test_photos_without_a_face_give_a_finite_answer(model, fitted, kind):
     random = np.random.default_rng(0)
     photo = {
         "black": np.zeros((SIDE, SIDE, 3), np.uint8),
         "noise": random.integers(0, 256, (SIDE, SIDE, 3), np.uint8),
     }[kind]
-    made = fitted(plain(0).person, photo)
+    made = fitted(random_person(model, 0), photo)
     for field in dataclasses.fields(FaceState):
         assert torch.isfinite(getattr(made.fit.state, field.name)).all(), field.name
     assert np.isfinite(made.fit.inlier).all()
@@ -242,8 +245,11 @@ def test_photos_without_a_face_give_a_finite_answer(plain, fitted, kind):
     assert made.fit.state.shape.norm() < 12
 
 
-def test_progress_only_rises(model, fitter, plain):
-    person = plain(0).person
+@pytest.mark.usefixtures("brief_fit")
+def test_progress_only_rises(model, fitter, monkeypatch):
+    monkeypatch.setattr(fitting, "COARSE_ROUNDS", 3)
+    monkeypatch.setattr(fitting, "FINE_ROUNDS", 2)
+    person = random_person(model, 0)
     term, noise = term_of(model, clicked(model, person))
     told, pictures = [], []
 
@@ -257,15 +263,16 @@ def test_progress_only_rises(model, fitter, plain):
     assert told == sorted(told)
     assert 0 <= told[0] < told[-1] <= 1
     # The coarse start, each round and the end.
-    assert [len(picture) for picture in pictures] == [COARSE] * (1 + COARSE_ROUNDS) + [FINE] * FINE_ROUNDS + [MASK]
+    assert [len(picture) for picture in pictures] == [fitting.COARSE] * (1 + 3) + [fitting.FINE] * 2 + [fitting.MASK]
     assert all(np.ptp(picture) > 100 for picture in pictures)
     unwatched = fitter.fit(person.pixels, start, term, noise, PRIOR)
     assert torch.equal(unwatched.state.shape, watched.state.shape)
     assert np.array_equal(unwatched.inlier, watched.inlier)
 
 
-def test_a_preview_shows_the_face_over_the_photo(model, fitter, plain):
-    person = plain(0).person
+@pytest.mark.usefixtures("brief_fit")
+def test_a_preview_shows_the_face_over_the_photo(model, fitter):
+    person = random_person(model, 0)
     term, noise = term_of(model, clicked(model, person))
     last = []
 

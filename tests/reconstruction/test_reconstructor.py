@@ -151,6 +151,7 @@ def test_the_document_names_the_photos_file(result, astronaut):
     assert result.photo_sha256 == astronaut.sha256
 
 
+@pytest.mark.usefixtures("brief_fit")
 def test_a_photo_that_was_scaled_down_says_so(reconstructor, astronaut, tmp_path):
     from focus_backend.photo import PhotoLimits
 
@@ -164,6 +165,7 @@ def test_a_photo_that_was_scaled_down_says_so(reconstructor, astronaut, tmp_path
     assert set(photo.warnings) <= set(face.warnings)
 
 
+@pytest.mark.usefixtures("brief_fit")
 def test_users_landmarks_replace_detection(reconstructor, astronaut, result):
     class Untouched:
         name, version, point_names = "untouched", "1", ()
@@ -207,6 +209,7 @@ def test_landmarks_outside_the_photo_are_refused(reconstructor, astronaut, resul
         reconstructor.reconstruct(astronaut, landmarks=outside)
 
 
+@pytest.mark.usefixtures("brief_fit")
 @pytest.mark.parametrize("kind", ["one place", "a corner", "a line"])
 def test_senseless_landmarks_are_refused_or_answered(reconstructor, astronaut, result, kind):
     points = five_of(result).points
@@ -223,6 +226,7 @@ def test_senseless_landmarks_are_refused_or_answered(reconstructor, astronaut, r
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("brief_fit")
 def test_several_faces_come_largest_first_and_as_many_as_wanted(reconstructor, astronaut):
     small = cv2.resize(astronaut.pixels, (320, 320), interpolation=cv2.INTER_AREA)
     pixels = np.full((512, 832, 3), 128, np.uint8)
@@ -239,6 +243,7 @@ def test_several_faces_come_largest_first_and_as_many_as_wanted(reconstructor, a
     assert same_result(only, first)
 
 
+@pytest.mark.usefixtures("brief_fit")
 def test_two_people_side_by_side(reconstructor, model):
     people = [random_person(model, seed) for seed in (0, 4)]
     found = reconstructor.reconstruct(photo_of(np.hstack([person.pixels for person in people])))
@@ -307,15 +312,15 @@ def test_a_mostly_hidden_face_is_warned_of(reconstructor, astronaut, result):
 
 
 @pytest.mark.slow
-def test_threads_do_not_disturb_each_other(model, reconstructor, astronaut, result):
-    other = photo_of(random_person(model, 0).pixels)
-    alone = reconstructor.reconstruct(other)[0]
+@pytest.mark.usefixtures("brief_fit")
+def test_threads_do_not_disturb_each_other(model, reconstructor, astronaut):
+    photos = (astronaut, photo_of(random_person(model, 0).pixels))
+    alone = [reconstructor.reconstruct(photo)[0] for photo in photos]
     # A fresh one, so that both threads also meet at what is loaded on first use.
     fresh = Reconstructor.load(model, method="fit")
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda photo: fresh.reconstruct(photo)[0], (astronaut, other))
-    assert same_result(first, result)
-    assert same_result(second, alone)
+        together = pool.map(lambda photo: fresh.reconstruct(photo)[0], photos)
+    assert all(same_result(first, second) for first, second in zip(together, alone, strict=True))
 
 
 def cut(pixels, result, side):

@@ -38,7 +38,15 @@ class SelfShadow:
 
     @classmethod
     def of(cls, model: FaceModel) -> SelfShadow:
-        """The self-shadow of a model's mean head, found by looking at it from every direction."""
+        """The self-shadow of a model's mean head; found once a model, kept with it like its own cached properties."""
+        kept = vars(model)
+        if "_self_shadow" not in kept:
+            kept["_self_shadow"] = cls._found_on(model)
+        return kept["_self_shadow"]
+
+    @classmethod
+    def _found_on(cls, model: FaceModel) -> SelfShadow:
+        """By looking at the mean head from every direction."""
         directions = _even_directions(_DIRECTIONS).to(model.mean_shape)
         mean = model.mean_shape
         normals = vertex_normals(mean[None], model.triangles)[0]
