@@ -22,7 +22,6 @@ _RADII = np.array([70.0, 105.0, 90.0])
 # Most time is spent in these files. They come first, so that no process begins with one when the others are done.
 _LONG_FILES = (
     "tests/blender_addon/test_in_blenders.py",
-    "tests/morphable/test_population.py",
     "tests/reconstruction/test_fitting.py",
     "tests/reconstruction/test_reconstructor.py",
     "tests/train/test_trainer.py",

@@ -40,6 +40,7 @@ def write_world(world: bpy.types.World | None, plan: Head, key: str) -> bpy.type
     if not is_ours_to_change(world, "world"):
         world = bpy.data.worlds.new(f"{plan.name} light")
         mark(world, "world", key)
+        _sample_coarsely(world, plan.environment.shape[1])
     if world.node_tree is None:
         world.use_nodes = True
     node = light_node(world) or _add_light_node(world)
@@ -93,6 +94,14 @@ def world_of(head: bpy.types.Object) -> bpy.types.World | None:
 def is_world_of(world: bpy.types.World | None, key: str) -> bool:
     """Whether a world was made for the head with this key, and may be changed."""
     return is_ours_to_change(world, "world") and key_of(world) == key
+
+
+def _sample_coarsely(world: bpy.types.World, columns: int) -> None:
+    """Has Cycles map where light comes from as finely as the light is given; a map of its own choice takes a second a render."""
+    # Absent where Cycles is switched off.
+    settings = getattr(world, "cycles", None)
+    if settings is not None:
+        settings.sampling_method, settings.sample_map_resolution = "MANUAL", columns
 
 
 def _add_light_node(world: bpy.types.World) -> bpy.types.Node:

@@ -217,6 +217,7 @@ def test_measures_of_the_shipped_population_are_human():
         assert least < measures[name].std() < most, name
 
 
+@pytest.mark.slow
 def test_build_gives_the_same_bytes_twice(tmp_path, monkeypatch):
     """`models build anny` gives the same bytes for the same seed; here a model of fewer people and parts, which takes seconds."""
     pytest.importorskip("anny", reason="the default model's source is an extra")

@@ -204,7 +204,7 @@ def _photograph_skin(
     lost = ((1 - light).clamp(0, 1) * strength)[:, None] * draws.constant(0.92, 1.0, 1.02).view(3, 1, 1)
     # Of the linear light; roots, for the picture is close to the root of it.
     left = (1 - lost).clamp(min=0.02).sqrt() * (1 - edge)[:, None]
-    image = head.image.permute(0, 3, 1, 2)
+    image = head.image.permute(0, 3, 1, 2).clamp(min=0)
     gloss = _gloss(draws, head.normals, lamp, noise) * light * draws.chance(config.gloss_share, count)[:, None, None]
     shiny = ((image * left).square() + gloss[:, None]).sqrt()
     return torch.where(head.mask[:, None], shiny, image)

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from pathlib import Path
 
+import addon_utils
 import bpy
 import numpy as np
 import pytest
@@ -112,6 +113,25 @@ def test_the_world_shows_the_planned_radiance(head: bpy.types.Object, plan: Phot
     assert bpy.context.scene.world == world_of(head)
     light = world_of(head).node_tree.nodes[BRIGHT_NODE]
     assert light.inputs["Color"].links[0].from_node == light_node(world_of(head))
+
+
+def test_cycles_maps_the_light_no_finer_than_it_is_unless_its_user_wants(head: bpy.types.Object, plan: PhotoPlan) -> None:
+    settings = world_of(head).cycles
+    assert settings.sampling_method == "MANUAL"
+    assert settings.sample_map_resolution == plan.heads[0].environment.shape[1]
+    settings.sampling_method = "AUTOMATIC"
+    list(build_photo(plan, SceneOptions(), bpy.context.scene))
+    assert world_of(head).cycles.sampling_method == "AUTOMATIC"
+
+
+def test_a_world_is_made_without_cycles(plan: PhotoPlan) -> None:
+    addon_utils.disable("cycles")
+    try:
+        assert not hasattr(bpy.types.World, "cycles")
+        (head,) = build_photo(plan, SceneOptions(), bpy.context.scene)
+        assert bpy.context.scene.world == world_of(head)
+    finally:
+        addon_utils.enable("cycles")
 
 
 def test_the_camera_alone_is_shown_a_backdrop(head: bpy.types.Object) -> None:
@@ -236,8 +256,6 @@ def _rendered_world(
     scene.render.engine = "CYCLES"
     scene.cycles.samples = samples
     scene.cycles.use_denoising = False
-    # A map of where light comes from would take a second a render, and changes nothing but the noise.
-    scene.world.cycles.sampling_method = "NONE"
     scene.render.resolution_x = scene.render.resolution_y = 4
     scene.render.image_settings.file_format = "OPEN_EXR"
     scene.render.filepath = str(folder / "probe.exr")

@@ -65,8 +65,6 @@ def _render(around: np.ndarray, folder: Path, samples: int) -> np.ndarray:
     scene.render.engine = "CYCLES"
     scene.cycles.samples = samples
     scene.cycles.use_denoising = False
-    # A map of where light comes from would take a second a render, and changes nothing but the noise.
-    scene.world.cycles.sampling_method = "NONE"
     scene.render.film_transparent = True
     scene.render.use_border = True
     scene.render.border_min_x, scene.render.border_max_x = (columns.min() - 20) / 512, (columns.max() + 21) / 512

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -25,6 +27,13 @@ def model() -> FaceModel:
 @pytest.fixture(scope="module")
 def shadow(model) -> SelfShadow:
     return SelfShadow.of(model)
+
+
+def test_is_found_once_a_model(model, shadow):
+    assert SelfShadow.of(model) is shadow
+    # Where the skull is another, so is its shadow.
+    other = dataclasses.replace(model, mean_shape=model.mean_shape * torch.tensor([1.0, 1.0, 0.5]))
+    assert not torch.equal(SelfShadow.of(other).seen, shadow.seen)
 
 
 def at_points(model: FaceModel, light: torch.Tensor) -> torch.Tensor:
