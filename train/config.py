@@ -68,6 +68,8 @@ class DataConfig(Section):
     augment: AugmentConfig = AugmentConfig()
     # Synthetic faces that are drawn once and used again and again; 0 draws new ones at every step.
     pool: NonNegativeInt = 0
+    # Mirrors half of the pool's faces, others every time.
+    mirror: bool = False
     # Processes that draw the pool, on a CPU.
     workers: PositiveInt = 1
 

@@ -9,8 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from focus_backend.errors import ConfigError
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.frame import CropFrame
+from focus_backend.networks.mirror import FaceMirror
 from train.config import TrainingConfig
 from train.data.batch import FaceSource
 from train.data.people import PeopleWorkers, detected, draw_people
@@ -101,8 +103,23 @@ class Sources:
         workers = PeopleWorkers(config, rank, world) if config.data.workers > 1 else None
         device = self.fabric.device
         return PooledFaces(
-            self._people, count, seed=config.seed, rank=rank, file=file, key=key, device=device, workers=workers, report=report
+            self._people,
+            count,
+            seed=config.seed,
+            rank=rank,
+            file=file,
+            key=key,
+            device=device,
+            workers=workers,
+            mirror=self._mirror() if config.data.mirror else None,
+            report=report,
         )
+
+    def _mirror(self) -> FaceMirror:
+        mirror = FaceMirror.of(self.model)
+        if mirror is None:
+            raise ConfigError(f"data.mirror cannot be used with {self.model.name!r}, whose sides are not alike", "set data.mirror=false")
+        return mirror
 
     def masked(self) -> FaceSource:
         """Faces whose masks are known, the same ones for every process: skin colour is learnt from them."""

@@ -35,6 +35,8 @@ class EncoderConfig(BaseModel):
     # encoder sees the picture alone.
     landmarks: Literal["none", "mediapipe", "insightface", "face-alignment"] = "none"
     landmark_enlargement: PositiveInt = 2
+    # Whether a photo's answer is the mean of those to the crop and to its mirror image, for face models whose sides are alike.
+    mirrored: bool = False
     # What the outputs are multiplied by.
     scales: OutputScales = Field(default_factory=OutputScales)
 

@@ -17,6 +17,7 @@ from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.decoder import decode
 from focus_backend.networks.encoder import EncoderConfig
 from focus_backend.networks.frame import CropFrame, CropPlace
+from focus_backend.networks.mirror import FaceMirror
 from focus_backend.networks.theta import Theta
 from focus_backend.networks.weights import Weights
 from focus_backend.progress import Beat, quiet
@@ -45,6 +46,7 @@ class FaceNetworks:
         self._model = model
         self._frame = CropFrame.of(model, weights.image_size)
         self._landmarks = _landmarks_of(weights.encoder.config, model)
+        self._mirror = FaceMirror.of(model) if weights.encoder.config.mirrored else None
         self._device = next(weights.encoder.parameters()).device
 
     def look(self, photo: UInt8[np.ndarray, "height width 3"], five_points: Sequence[Float[np.ndarray, "5 2"]]) -> list[Fit]:
@@ -98,11 +100,9 @@ class FaceNetworks:
         beat()
         photo = torch.from_numpy(np.stack([crop.pixels for crop in crops])).float() / 255
         image = photo.permute(0, 3, 1, 2).contiguous()
-        encoder, first = self.weights.encoder, torch.stack(landmarks)
-        outputs = encoder.outputs(image.to(self._device), first.to(self._device))
-        theta, moved = encoder.theta(outputs).to("cpu"), encoder.moved_landmarks(outputs).cpu()
+        theta, moved = self._encode(image, torch.stack(landmarks))
         # Points that nobody saw were moved from where they usually are: they are no evidence.
-        seen = [points[-1].double().numpy() if bool(given.isfinite().all()) else None for points, given in zip(moved, first, strict=True)]
+        seen = [None if bool(first.isnan().any()) else points.double().numpy() for points, first in zip(moved, landmarks, strict=True)]
         beat()
         drawn = decode(self._model, self._frame, theta, background=photo).rendering
         region = drawn.mask & torch.from_numpy(np.stack([crop.is_inside for crop in crops]))
@@ -111,6 +111,23 @@ class FaceNetworks:
         beat()
         found = zip(crops, photo_sizes, mask, region, drawn.image, seen, strict=True)
         return [self._fit_of(theta[index : index + 1], *face) for index, face in enumerate(found)]
+
+    def _encode(self, image: Float[Tensor, "b 3 h w"], landmarks: Float[Tensor, "b 68 2"]) -> tuple[Theta, Float[Tensor, "b 68 2"]]:
+        """Theta and the moved points (crop pixels; those given where none are moved), in the mean of both sides where that is wanted."""
+        theta, moved = self._encode_once(image, landmarks)
+        if self._mirror is None:
+            return theta, moved
+        width = image.shape[-1]
+        mirrored, points = self._encode_once(image.flip(-1), self._mirror.landmarks(landmarks, width))
+        other = self._mirror.theta(mirrored)
+        both = Theta(**{name: (value + getattr(other, name)) / 2 for name, value in vars(theta).items()})
+        return both, (moved + self._mirror.landmarks(points, width)) / 2
+
+    def _encode_once(self, image: Float[Tensor, "b 3 h w"], landmarks: Float[Tensor, "b 68 2"]) -> tuple[Theta, Float[Tensor, "b 68 2"]]:
+        encoder = self.weights.encoder
+        outputs = encoder.outputs(image.to(self._device), landmarks.to(self._device))
+        moved = encoder.moved_landmarks(outputs).cpu()
+        return encoder.theta(outputs).to("cpu"), moved[:, -1] if moved.shape[1] else landmarks
 
     def _segment(self, rendering: Float[Tensor, "b h w 3"], image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b h w"]:
         """M; all face where no segmentation network was trained."""

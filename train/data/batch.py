@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from focus_backend.networks.mirror import FaceMirror
 from focus_backend.networks.theta import Theta
 
 
@@ -43,6 +44,32 @@ class FaceBatch:
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         kept: dict[str, Any] = {name: None if value is None else value[index] for name, value in given.items()}
         return FaceBatch(**kept)
+
+    def mirrored(self, mirror: FaceMirror, which: Bool[Tensor, "b"]) -> FaceBatch:
+        """The batch with left and right exchanged in some of its pictures, and in what is known of them.
+
+        Args:
+            mirror: of the face model.
+            which: pictures.
+        """
+        width = self.image.shape[-1]
+
+        def where(changed: Tensor, own: Tensor) -> Tensor:
+            return torch.where(which.view(-1, *[1] * (own.ndim - 1)), changed, own)
+
+        theta = None
+        if self.theta is not None:
+            changed = mirror.theta(self.theta)
+            theta = Theta(**{name: where(getattr(changed, name), value) for name, value in vars(self.theta).items()})
+        return dataclasses.replace(
+            self,
+            image=where(self.image.flip(-1), self.image),
+            landmarks=where(mirror.landmarks(self.landmarks, width), self.landmarks),
+            inside=where(self.inside.flip(-1), self.inside),
+            mask=None if self.mask is None else where(self.mask.flip(-1), self.mask),
+            theta=theta,
+            detected=None if self.detected is None else where(mirror.landmarks(self.detected, width), self.detected),
+        )
 
     def to(self, device: torch.device | str) -> FaceBatch:
         """The same batch on a device; copies from pinned memory do not wait."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from focus_backend.errors import WeightsError
 from focus_backend.networks.checkpoint import read_tensors, write_tensors
+from focus_backend.networks.mirror import FaceMirror
 from focus_backend.networks.theta import Theta
 from train.data.batch import FaceBatch, FaceSource, pack
 from train.data.people import PeopleWorkers
@@ -19,6 +20,8 @@ from train.seeds import mixed
 
 _CHUNK = 64
 _KIND = "faces"
+# Apart from the order's numbers.
+_MIRRORED = 1_000_003
 
 
 class PooledFaces:
@@ -27,6 +30,7 @@ class PooledFaces:
     Args:
         source: of the faces; all of them with landmarks, mask and theta.
         workers: draw the same faces as `source`; None to draw them here.
+        mirror: by which half of the faces are mirrored; None for none.
         count: how many.
         seed: of the order.
         rank: of this process; it has a pool of its own if `source` has.
@@ -50,9 +54,10 @@ class PooledFaces:
         key: str = "",
         device: torch.device | str = "cpu",
         workers: PeopleWorkers | None = None,
+        mirror: FaceMirror | None = None,
         report: Callable[[int], None] = lambda done: None,
     ) -> None:
-        self._seed, self._rank, self._count, self._device = seed, rank, count, torch.device(device)
+        self._seed, self._rank, self._count, self._device, self._mirror = seed, rank, count, torch.device(device), mirror
         tensors = _read(file, key) if file is not None else None
         if tensors is None:
             chunks = -(-count // _CHUNK)
@@ -68,7 +73,7 @@ class PooledFaces:
         # From pinned memory, so that nothing waits for the device.
         index = index.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else index
         chosen = {name: value[index] for name, value in self._tensors.items()}
-        return FaceBatch(
+        batch = FaceBatch(
             image=_as_floats(chosen["image"]),
             landmarks=chosen["landmarks"],
             landmark_weight=torch.ones(size, device=self._device),
@@ -77,6 +82,10 @@ class PooledFaces:
             theta=Theta(**{field.name: chosen[field.name] for field in dataclasses.fields(Theta)}),
             detected=chosen.get("detected"),
         )
+        if self._mirror is None:
+            return batch
+        random = torch.Generator().manual_seed(mixed(self._seed, self._rank, _MIRRORED, step))
+        return batch.mirrored(self._mirror, torch.rand(size, generator=random).to(self._device) < 0.5)
 
     def _indices(self, step: int, size: int) -> Int[Tensor, "size"]:
         place = torch.arange(step * size, (step + 1) * size)
