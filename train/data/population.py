@@ -19,6 +19,8 @@ from train.data.draws import Draws
 from train.data.self_shadow import LIGHT_LOBE
 
 _LIGHTS = 3
+# Metres between camera and face in the middle of all photos.
+_USUAL_DISTANCE = 0.8
 # Beginnings of the names of expressions that a face in a photo often has.
 _USUAL = ("mouthSmile", "jawOpen", "eyeBlink")
 # Jaw and gaze move to one side; everything else is mostly done with both.
@@ -139,9 +141,9 @@ def draw_rotation(draws: Draws, count: int, wide_share: float, largest_yaw: floa
 
 
 def draw_distance(draws: Draws, count: int, spread: float, close_share: float) -> Float[Tensor, "count"]:
-    """Distances of cameras in units of the crop's: log-normal from short to long lenses, and a share as close as arms hold a phone."""
-    usual = draws.normal(count, scale=spread).clamp(-0.9, 1.2).exp()
-    return torch.where(draws.chance(close_share, count), draws.log_uniform(count, low=0.25, high=0.45), usual)
+    """Distances of cameras in units of the crop's: log-normal from arm's length to portraits, and a share as close as a phone may come."""
+    usual = (math.log(_USUAL_DISTANCE) * (spread > 0) + draws.normal(count, scale=spread)).clamp(math.log(0.3), math.log(3.0)).exp()
+    return torch.where(draws.chance(close_share, count), draws.log_uniform(count, low=0.15, high=0.4), usual)
 
 
 def place_in_crop(

@@ -33,10 +33,10 @@ class SyntheticConfig(BaseModel):
     scale_jitter: Spread = 0.05
     shift_jitter: Spread = 0.03
     roll_jitter: Spread = 4.0
-    # Standard deviation of the logarithm of the camera's distance, which is a metre in the middle, and photos from 25 to 45 cm besides;
-    # without both theta is exact.
-    perspective_spread: Spread = 0.3
-    close_share: Share = 0.08
+    # Standard deviation of the logarithm of the camera's distance, which is 80 cm in the middle, and photos from 15 to 40 cm besides;
+    # without both all are taken from a metre, as the crops' camera has it, and theta is exact.
+    perspective_spread: Spread = 0.45
+    close_share: Share = 0.12
     # Pictures with anything in front of the face besides hair and glasses.
     occluded_share: Share = 0.5
     # Of those: something beside the face's surface (hand, strands, writing); cloth, masks, hats and other shapes; some have both.
