@@ -74,7 +74,7 @@ class Directly(nn.Module):
         self.network = network
         self._autocast = autocast
 
-    def forward(self, *inputs: Float[Tensor, "b *any"] | None) -> Float[Tensor, "b *any"]:
+    def forward(self, *inputs: Float[Tensor, "b ..."] | None) -> Float[Tensor, "b ..."]:
         """What the network says, in single precision."""
         with self._autocast():
             return self.network(*inputs).float()
