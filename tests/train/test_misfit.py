@@ -30,7 +30,7 @@ class Knowing(torch.nn.Module):
         super().__init__()
         self.faces, self.offset, self.step = faces, offset, 0
 
-    def forward(self, image: torch.Tensor, landmarks: torch.Tensor | None) -> Theta:
+    def forward(self, image: torch.Tensor, landmarks: torch.Tensor | None = None) -> Theta:
         batch = self.faces.batch(self.step, len(image))
         assert torch.equal(batch.image, image)
         self.step += 1
@@ -55,7 +55,7 @@ def test_corrected_vertices_are_the_truth_again(tiny_model: FaceModel, faces: Re
 
 def test_an_encoder_that_is_right_on_average_has_no_misfit(tiny_model: FaceModel, faces: RenderedFaces) -> None:
     class Alternating(Knowing):
-        def forward(self, image: torch.Tensor, landmarks: torch.Tensor | None) -> Theta:
+        def forward(self, image: torch.Tensor, landmarks: torch.Tensor | None = None) -> Theta:
             theta = super().forward(image)
             sign = torch.tensor([1.0, -1.0]).repeat(len(image) // 2)[:, None]
             return dataclasses.replace(theta, shape=theta.shape + sign)

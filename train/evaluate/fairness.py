@@ -19,7 +19,7 @@ from focus_backend.networks.frame import CropFrame
 from focus_backend.networks.weights import Weights, find_weights, load_weights, read_list
 from focus_backend.reconstruction.method import misfit_for
 from train.autoencoder import EncoderOutputs, Parts, Reconstructed, SegmentationLogits, reconstruct, segment
-from train.config import TrainingConfig
+from train.config import NetworksConfig, TrainingConfig
 from train.data.batch import FaceBatch
 from train.data.people import detected, draw_people
 from train.data.synthetic import SyntheticFaces
@@ -35,8 +35,6 @@ from train.seeds import mixed
 
 REPORT = "fairness.json"
 _BATCH = 32
-# Times larger the crops are in which the detector looks for its points: as photos are, larger than what networks see.
-_SHRINK = 2
 # Standard deviations of the face model's albedo, to either side, between which people's skin is equally often.
 _LARGEST_LIGHTNESS = 3.0
 # "mean head mm" is the error of the model's mean head, which looks at no photo: how unusual a group's heads are.
@@ -166,8 +164,7 @@ class PeopleOfAllTones:
 
 def _batches(weights: Weights, model: FaceModel, people: int, seed: int) -> Iterator[tuple[People, FaceBatch]]:
     """People, and their pictures as they reach the networks."""
-    data = {"detector": "mediapipe", "shrink": _SHRINK} if weights.encoder.config.landmarks else {}
-    config = TrainingConfig.model_validate({"image_size": weights.image_size, "data": data})
+    config = TrainingConfig(image_size=weights.image_size, networks=NetworksConfig(encoder=weights.encoder.config))
     drawn = PeopleOfAllTones(draw_people(config, model, seed, 0, 1), SkinSampler(model).lightness_axis(), seed)
     source = detected(config, model, drawn)
     for step in range(-(-people // _BATCH)):
