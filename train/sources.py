@@ -53,6 +53,8 @@ class Sources:
         Raises:
             FocusError: as for `training`.
         """
+        if self.config.data.pool and self.config.data.mirror:
+            _ = self._mirror
         for stage in stages:
             _ = self._photos if self._is_of_photos(stage) else self._people
             _ = self.validation(stage)
@@ -111,11 +113,17 @@ class Sources:
             key=key,
             device=device,
             workers=workers,
-            mirror=self._mirror() if config.data.mirror else None,
+            mirror=self._mirror if config.data.mirror else None,
             report=report,
         )
 
+    @cached_property
     def _mirror(self) -> FaceMirror:
+        """How the model's faces are mirrored.
+
+        Raises:
+            ConfigError: its sides are not alike.
+        """
         mirror = FaceMirror.of(self.model)
         if mirror is None:
             raise ConfigError(f"data.mirror cannot be used with {self.model.name!r}, whose sides are not alike", "set data.mirror=false")

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import pygltflib as gltf
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 _METRES_PER_MILLIMETRE = 0.001
-# Numbers that glTF has for kinds of values, of buffers and of sampling.
-_FLOAT, _UNSIGNED_INT = 5126, 5125
-_ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
-_LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
 
 
 @dataclass(frozen=True)
@@ -69,20 +62,26 @@ def write_glb(
     """
     mesh = split_at_seams(triangles, uv, triangle_uv)
     buffer = _Buffer()
-    attributes = {
-        "POSITION": buffer.vectors(vertices[mesh.source] * _METRES_PER_MILLIMETRE, bounds=True),
-        "NORMAL": buffer.vectors(smooth_normals(vertices, triangles)[mesh.source]),
-        "TEXCOORD_0": buffer.vectors(mesh.uv),
-    }
-    primitive: dict[str, Any] = {"attributes": attributes, "indices": buffer.indices(mesh.triangles), "material": 0}
-    face: dict[str, Any] = {"name": "face", "primitives": [primitive]}
-    # glTF knows no empty lists.
-    if morph_targets.names:
-        offsets = morph_targets.offsets[:, mesh.source] * _METRES_PER_MILLIMETRE
-        primitive["targets"] = [{"POSITION": buffer.vectors(offset, bounds=True)} for offset in offsets]
-        face["weights"] = [float(w) for w in morph_targets.weights]
-    face["extras"] = {"targetNames": list(morph_targets.names), "units": "metres"}
-    return _file(_document(face, buffer, buffer.view(texture_png)), bytes(buffer.data))
+    attributes = gltf.Attributes(
+        POSITION=buffer.vectors(vertices[mesh.source] * _METRES_PER_MILLIMETRE, bounds=True),
+        NORMAL=buffer.vectors(smooth_normals(vertices, triangles)[mesh.source]),
+        TEXCOORD_0=buffer.vectors(mesh.uv),
+    )
+    indices = buffer.indices(mesh.triangles)
+    offsets = morph_targets.offsets[:, mesh.source] * _METRES_PER_MILLIMETRE
+    targets = [{"POSITION": buffer.vectors(offset, bounds=True)} for offset in offsets]
+    picture = buffer.view(texture_png)
+    document = _document(buffer, picture)
+    document.meshes = [
+        gltf.Mesh(
+            name="face",
+            primitives=[gltf.Primitive(attributes=attributes, indices=indices, material=0, targets=targets or None)],
+            weights=[float(w) for w in morph_targets.weights],
+            extras={"targetNames": list(morph_targets.names), "units": "metres"},
+        )
+    ]
+    document.set_binary_blob(bytes(buffer.data))
+    return b"".join(document.save_to_bytes())
 
 
 def split_at_seams(triangles: Int[ndarray, "faces 3"], uv: Float[ndarray, "uvs 2"], triangle_uv: Int[ndarray, "faces 3"]) -> SplitMesh:
@@ -104,37 +103,30 @@ def smooth_normals(vertices: Float[ndarray, "vertices 3"], triangles: Int[ndarra
     return np.where(length > 1e-12, normals / np.maximum(length, 1e-12), [0.0, 0.0, 1.0])
 
 
-def _document(mesh: Mapping[str, Any], buffer: _Buffer, picture: int) -> dict[str, Any]:
-    """Everything but the numbers; what has its default is left out."""
-    material = {
-        "name": "face",
-        "pbrMetallicRoughness": {"baseColorTexture": {"index": 0}, "metallicFactor": 0.0, "roughnessFactor": 0.7},
+def _document(buffer: _Buffer, picture: int) -> gltf.GLTF2:
+    """Everything but the mesh: scene, material, texture and the buffer's layout."""
+    material = gltf.Material(
+        name="face",
+        pbrMetallicRoughness=gltf.PbrMetallicRoughness(baseColorTexture=gltf.TextureInfo(index=0), metallicFactor=0.0, roughnessFactor=0.7),
         # The head is an open shell: without this its inside is a hole.
-        "doubleSided": True,
-    }
-    sampler = {"magFilter": _LINEAR, "minFilter": _LINEAR_MIPMAP_LINEAR, "wrapS": _CLAMP_TO_EDGE, "wrapT": _CLAMP_TO_EDGE}
-    return {
-        "asset": {"version": "2.0", "generator": "FOCUS", "extras": {"units": "metres", "up": "+y", "front": "+z"}},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"name": "face", "mesh": 0}],
-        "meshes": [mesh],
-        "materials": [material],
-        "textures": [{"source": 0, "sampler": 0}],
-        "images": [{"name": "texture", "mimeType": "image/png", "bufferView": picture}],
-        "samplers": [sampler],
-        "accessors": buffer.accessors,
-        "bufferViews": buffer.views,
-        "buffers": [{"byteLength": len(buffer.data)}],
-    }
-
-
-def _file(document: Mapping[str, Any], data: bytes) -> bytes:
-    """The container: a header, a chunk of JSON, and one of binary data, whose length is a multiple of four already."""
-    text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
-    text += b" " * (-len(text) % 4)
-    chunks = (struct.pack("<I4s", len(text), b"JSON"), text, struct.pack("<I4s", len(data), b"BIN\0"), data)
-    return struct.pack("<4sII", b"glTF", 2, 12 + sum(map(len, chunks))) + b"".join(chunks)
+        doubleSided=True,
+        alphaCutoff=None,
+    )
+    return gltf.GLTF2(
+        asset=gltf.Asset(version="2.0", generator="FOCUS", extras={"units": "metres", "up": "+y", "front": "+z"}),
+        scene=0,
+        scenes=[gltf.Scene(nodes=[0])],
+        nodes=[gltf.Node(name="face", mesh=0)],
+        materials=[material],
+        textures=[gltf.Texture(source=0, sampler=0)],
+        images=[gltf.Image(name="texture", mimeType="image/png", bufferView=picture)],
+        samplers=[
+            gltf.Sampler(magFilter=gltf.LINEAR, minFilter=gltf.LINEAR_MIPMAP_LINEAR, wrapS=gltf.CLAMP_TO_EDGE, wrapT=gltf.CLAMP_TO_EDGE)
+        ],
+        accessors=buffer.accessors,
+        bufferViews=buffer.views,
+        buffers=[gltf.Buffer(byteLength=len(buffer.data))],
+    )
 
 
 class _Buffer:
@@ -142,26 +134,39 @@ class _Buffer:
 
     def __init__(self) -> None:
         self.data = bytearray()
-        self.views: list[dict[str, Any]] = []
-        self.accessors: list[dict[str, Any]] = []
+        self.views: list[gltf.BufferView] = []
+        self.accessors: list[gltf.Accessor] = []
 
     def view(self, content: bytes, target: int | None = None) -> int:
         """Append bytes, aligned to four as glTF asks; the index of their view."""
-        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(content)}
-        self.views.append(view if target is None else view | {"target": target})
+        self.views.append(gltf.BufferView(buffer=0, byteOffset=len(self.data), byteLength=len(content), target=target))
         self.data += content + b"\0" * (-len(content) % 4)
         return len(self.views) - 1
 
     def vectors(self, values: Float[ndarray, "n d"], bounds: bool = False) -> int:
         """Append float32 vectors; `bounds` are required for positions. The index of their accessor."""
         values = np.ascontiguousarray(values, dtype="<f4")
-        view = self.view(values.tobytes(), _ARRAY_BUFFER)
-        accessor = {"bufferView": view, "componentType": _FLOAT, "count": len(values), "type": f"VEC{values.shape[1]}"}
-        self.accessors.append(accessor | ({"min": values.min(0).tolist(), "max": values.max(0).tolist()} if bounds else {}))
+        self.accessors.append(
+            gltf.Accessor(
+                bufferView=self.view(values.tobytes(), gltf.ARRAY_BUFFER),
+                componentType=gltf.FLOAT,
+                count=len(values),
+                type=f"VEC{values.shape[1]}",
+                min=values.min(0).tolist() if bounds else None,
+                max=values.max(0).tolist() if bounds else None,
+            )
+        )
         return len(self.accessors) - 1
 
     def indices(self, triangles: Int[ndarray, "faces 3"]) -> int:
         """Append triangle corners; the index of their accessor."""
-        view = self.view(np.ascontiguousarray(triangles, dtype="<u4").tobytes(), _ELEMENT_ARRAY_BUFFER)
-        self.accessors.append({"bufferView": view, "componentType": _UNSIGNED_INT, "count": triangles.size, "type": "SCALAR"})
+        content = np.ascontiguousarray(triangles, dtype="<u4").tobytes()
+        self.accessors.append(
+            gltf.Accessor(
+                bufferView=self.view(content, gltf.ELEMENT_ARRAY_BUFFER),
+                componentType=gltf.UNSIGNED_INT,
+                count=triangles.size,
+                type=gltf.SCALAR,
+            )
+        )
         return len(self.accessors) - 1

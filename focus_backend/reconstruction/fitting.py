@@ -70,8 +70,8 @@ class Fit:
         crop: where the mask lies in the photo.
         noise: standard deviation of the inliers' colour residuals.
         principal_point: of the state's camera, photo pixels.
-        landmarks68: the 68 points where the networks see them, photo pixels; None where they do not look for them.
         colours: the face as it was drawn on `crop`, sRGB-encoded, valid inside `region`; None where that was not kept.
+        landmarks68: the 68 points where the networks see them, photo pixels; None where they do not look for them.
     """
 
     state: FaceState

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import itertools
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -12,12 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from focus_backend.errors import TrainingError
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.morphable.store import load_model
 from focus_backend.networks.frame import CropFrame
 from train.config import TrainingConfig
 from train.data.batch import FaceSource, pack
+from train.data.processes import PATIENCE, begin_worker, interrupts_held, process_pool, stoppable
 from train.data.synthetic import SyntheticFaces
+
+Packed = dict[str, np.ndarray]
 
 
 def draw_people(config: TrainingConfig, model: FaceModel, seed: int, rank: int, world: int) -> SyntheticFaces:
@@ -59,16 +65,31 @@ class PeopleWorkers:
     world: int
 
     def batches(self, count: int, size: int) -> Iterator[dict[str, Tensor]]:
-        """The first `count` batches of `size` people, packed."""
+        """The first `count` batches of `size` people, packed.
+
+        Raises:
+            KeyboardInterrupt: on Ctrl-C or a polite kill.
+            TrainingError: a process was ended from outside.
+        """
         draw = partial(_draw, self.config.model_dump_json(), self.rank, self.world, size)
-        # Forked copies of a process with threads may hang.
-        with ProcessPoolExecutor(self.config.data.workers, multiprocessing.get_context("spawn")) as pool:
-            for packed in pool.map(draw, range(count)):
+        workers, steps, drawn = self.config.data.workers, iter(range(count)), deque[Future[Packed]]()
+        with stoppable() as check_stop, process_pool(workers, begin_worker) as pool:
+            for _ in range(count):
+                with interrupts_held():
+                    # A few ahead, so that none of them waits for this process.
+                    drawn.extend(pool.submit(draw, step) for step in itertools.islice(steps, 2 * workers - len(drawn)))
+                check_stop()
+                while not wait([drawn[0]], PATIENCE).done:
+                    check_stop()
+                try:
+                    packed = drawn.popleft().result()
+                except BrokenProcessPool as error:
+                    check_stop()
+                    raise TrainingError("a process that draws faces was ended", "lower data.workers if memory is short") from error
                 yield {name: torch.from_numpy(value) for name, value in packed.items()}
 
 
-def _draw(config: str, rank: int, world: int, size: int, step: int) -> dict[str, np.ndarray]:
-    torch.set_num_threads(1)
+def _draw(config: str, rank: int, world: int, size: int, step: int) -> Packed:
     return {name: value.numpy() for name, value in pack(_people(config, rank, world).batch(step, size)).items()}
 
 

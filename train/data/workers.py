@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import cv2
-import torch
 
 from focus_backend.errors import FocusError, NoFaceError, PhotoError
 from focus_backend.files import write_whole
@@ -26,9 +16,7 @@ from focus_backend.photo_paths import printable
 from train.data.crops import CropSettings, FaceCut, PhotoBytes, cut_photo
 from train.data.index import FaceRecord, crop_path, mask_path
 from train.data.photos import SourcePhoto
-
-# Seconds between looks at whether the user wants to stop.
-_PATIENCE = 0.2
+from train.data.processes import PATIENCE, begin_worker, interrupts_held, process_pool, stoppable
 
 
 class UnexpectedError(FocusError):
@@ -80,7 +68,7 @@ def answers(photos: list[SourcePhoto], job: Job, workers: int) -> Iterator[tuple
         OutputError: crops cannot be written.
         LandmarkError, MissingDependencyError: the detector cannot be used.
     """
-    with _stoppable() as check_stop:
+    with stoppable() as check_stop:
         if min(workers, len(photos)) > 1:
             yield from _in_processes(photos, job, workers, 2 * workers, check_stop)
             return
@@ -88,29 +76,6 @@ def answers(photos: list[SourcePhoto], job: Job, workers: int) -> Iterator[tuple
         for photo in photos:
             check_stop()
             yield photo, worker.work(photo)
-
-
-@contextmanager
-def _stoppable() -> Iterator[Callable[[], None]]:
-    """Holds Ctrl-C and SIGTERM back until the function that this gives is called, which then raises KeyboardInterrupt.
-
-    An interruption just anywhere can leave a pool's locks in a state in which it never ends.
-    """
-    stopped = threading.Event()
-
-    def check_stop() -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-
-    older: dict[signal.Signals, Any] = {}
-    # In other threads signals are somebody else's.
-    if threading.current_thread() is threading.main_thread():
-        older = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield check_stop
-    finally:
-        for number, handler in older.items():
-            signal.signal(number, handler)
 
 
 class _Worker:
@@ -160,42 +125,26 @@ def _in_processes(
     waiting = deque(photos)
     while waiting:
         handed_out: dict[Future[Answer], SourcePhoto] = {}
-        # Forking a process that runs torch's threads can hang the child.
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (job,))
-        try:
-            while waiting or handed_out:
-                with _interrupts_held():
-                    while waiting and len(handed_out) < limit:
-                        handed_out[pool.submit(_work, waiting[0])] = waiting[0]
-                        waiting.popleft()
+        with process_pool(workers, _start_worker, job) as pool:
+            try:
+                while waiting or handed_out:
+                    with interrupts_held():
+                        while waiting and len(handed_out) < limit:
+                            handed_out[pool.submit(_work, waiting[0])] = waiting[0]
+                            waiting.popleft()
+                    check_stop()
+                    for future in wait(handed_out, PATIENCE, FIRST_COMPLETED).done:
+                        answer = future.result()
+                        yield handed_out.pop(future), answer
+            except BrokenProcessPool:
+                # Unless the user has ended them all.
                 check_stop()
-                for future in wait(handed_out, _PATIENCE, FIRST_COMPLETED).done:
-                    answer = future.result()
-                    yield handed_out.pop(future), answer
-        except BrokenProcessPool:
-            # Unless the user has ended them all.
-            check_stop()
-            # One of them did it: each alone, the guilty one betrays itself.
-            if limit > 1:
-                yield from _in_processes(list(handed_out.values()), job, 1, 1, check_stop)
-                continue
-            for photo in handed_out.values():
-                yield photo, Answer(error=UnexpectedError(f"{photo.name} ends the program that reads it", "leave the photo out"))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits while processes are started; they inherit that, so that none is hit before it ignores it. Windows has no such mask."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    older = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, older)
+                # One of them did it: each alone, the guilty one betrays itself.
+                if limit > 1:
+                    yield from _in_processes(list(handed_out.values()), job, 1, 1, check_stop)
+                    continue
+                for photo in handed_out.values():
+                    yield photo, Answer(error=UnexpectedError(f"{photo.name} ends the program that reads it", "leave the photo out"))
 
 
 _worker: _Worker | None = None
@@ -204,22 +153,8 @@ _worker: _Worker | None = None
 def _start_worker(job: Job) -> None:
     """In a new process."""
     global _worker  # the only way that a pool keeps something for its tasks
-    # The parent decides what Ctrl-C means, and the terminal sends it to all. SIGTERM is the pool's own way to end a worker.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    begin_worker()
     _worker = _Worker(job)
-
-
-def _end_with_parent() -> None:
-    """A pool's processes would wait for ever for the next photo of a parent that was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _work(photo: SourcePhoto) -> Answer:

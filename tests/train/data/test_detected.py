@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
 import pytest
 import torch
 
@@ -71,3 +77,31 @@ def test_people_drawn_by_another_process_are_those_drawn_here(model: FaceModel) 
     assert there.keys() == here.keys()
     for name, value in here.items():
         assert torch.equal(there[name], value), name
+
+
+DRAWING = """
+from train.config import load_config
+from train.data.people import PeopleWorkers
+
+if __name__ == "__main__":
+    config = load_config("light", ["image_size=64", "data.workers=2"])
+    for packed in PeopleWorkers(config, 0, 1).batches(1000, 16):
+        print("drawn", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 1), (signal.SIGKILL, -signal.SIGKILL)])
+def test_no_process_that_draws_outlives_its_parent(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    script = tmp_path / "draw.py"
+    script.write_text(DRAWING)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "drawn\n"
+        children = psutil.Process(parent.pid).children(recursive=True)
+        assert len(children) >= 2
+        parent.send_signal(number)
+        parent.communicate(timeout=30)
+    # A KeyboardInterrupt that nobody handles ends Python as Ctrl-C does.
+    assert parent.returncode in (code, -signal.SIGINT)
+    assert psutil.wait_procs(children, timeout=10)[1] == []
