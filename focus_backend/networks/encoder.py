@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from focus_backend.networks.theta import OutputScales, Theta, ThetaSizes, theta_
 # Statistics of ImageNet's sRGB values in [0, 1], which its published weights expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+CropSide = Annotated[float, Field(ge=0.5, le=2)]
 BACKBONES: dict[str, type[ResNet50] | type[MobileNet]] = {"resnet50": ResNet50, "mobilenet": MobileNet}
 
 
@@ -35,8 +36,10 @@ class EncoderConfig(BaseModel):
     # encoder sees the picture alone.
     landmarks: Literal["none", "mediapipe", "insightface", "face-alignment"] = "none"
     landmark_enlargement: PositiveInt = 2
-    # Whether a photo's answer is the mean of those to the crop and to its mirror image, for face models whose sides are alike.
+    # Whether a photo's answer is the mean of those to the crop and to its mirror image, which err apart. The face model's sides are alike.
     mirrored: bool = False
+    # Sides of further crops, in sides of the crop, whose answers join that mean.
+    further_sides: tuple[CropSide, ...] = ()
     # What the outputs are multiplied by.
     scales: OutputScales = Field(default_factory=OutputScales)
 

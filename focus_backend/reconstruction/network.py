@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -47,6 +48,7 @@ class FaceNetworks:
         self._frame = CropFrame.of(model, weights.image_size)
         self._landmarks = _landmarks_of(weights.encoder.config, model)
         self._mirror = FaceMirror.of(model) if weights.encoder.config.mirrored else None
+        self._sides = (1.0, *weights.encoder.config.further_sides)
         self._device = next(weights.encoder.parameters()).device
 
     def look(self, photo: UInt8[np.ndarray, "height width 3"], five_points: Sequence[Float[np.ndarray, "5 2"]]) -> list[Fit]:
@@ -72,11 +74,15 @@ class FaceNetworks:
             PhotoError: the five points of a face have no finite place.
         """
         places = [self._frame.place(points) for _, points in faces]
-        crops = [self._crop(photo, place) for (photo, _), place in zip(faces, places, strict=True)]
+        crops = [self._crops(photo, place) for (photo, _), place in zip(faces, places, strict=True)]
         landmarks = [self._find_landmarks(photo, place, beat) for (photo, _), place in zip(faces, places, strict=True)]
         sizes = [(photo.shape[1], photo.shape[0]) for photo, _ in faces]
         batches = [slice(start, start + BATCH) for start in range(0, len(crops), BATCH)]
         return [fit for batch in batches for fit in self._look_at(crops[batch], landmarks[batch], sizes[batch], beat)]
+
+    def _crops(self, photo: UInt8[np.ndarray, "height width 3"], place: CropPlace) -> list[FaceCrop]:
+        """The crop, and those of further sides."""
+        return [self._crop(photo, place._replace(side=factor * place.side)) for factor in self._sides]
 
     def _crop(self, photo: UInt8[np.ndarray, "height width 3"], place: CropPlace, enlargement: int = 1) -> FaceCrop:
         return crop_face(photo, place.centre, place.side, enlargement * self._frame.size, place.angle)
@@ -94,17 +100,24 @@ class FaceNetworks:
 
     @torch.no_grad()
     def _look_at(
-        self, crops: list[FaceCrop], landmarks: list[Float[Tensor, "68 2"]], photo_sizes: list[tuple[int, int]], beat: Beat
+        self, looks: Sequence[list[FaceCrop]], landmarks: list[Float[Tensor, "68 2"]], photo_sizes: list[tuple[int, int]], beat: Beat
     ) -> list[Fit]:
-        """One batch through encoder, decoder and segmentation, which sees the rendering as in training: black outside the region."""
+        """One batch through encoder, decoder and segmentation, which sees the rendering as in training: black outside the region.
+
+        Args:
+            looks: of each face the crop, then those of further sides.
+            landmarks: of each face, pixels of the crop.
+            photo_sizes: columns and rows.
+            beat: called at every step.
+        """
         beat()
-        photo = torch.from_numpy(np.stack([crop.pixels for crop in crops])).float() / 255
-        image = photo.permute(0, 3, 1, 2).contiguous()
-        theta, moved = self._encode(image, torch.stack(landmarks))
+        images = [_pictures(crops) for crops in zip(*looks, strict=True)]
+        crops, image = [crops[0] for crops in looks], images[0]
+        theta, moved = self._encode(images, torch.stack(landmarks))
         # Points that nobody saw were moved from where they usually are: they are no evidence.
         seen = [None if bool(first.isnan().any()) else points.double().numpy() for points, first in zip(moved, landmarks, strict=True)]
         beat()
-        drawn = decode(self._model, self._frame, theta, background=photo).rendering
+        drawn = decode(self._model, self._frame, theta, background=image.permute(0, 2, 3, 1).contiguous()).rendering
         region = drawn.mask & torch.from_numpy(np.stack([crop.is_inside for crop in crops]))
         beat()
         mask = self._segment(drawn.image * region[..., None], image) * region
@@ -112,16 +125,27 @@ class FaceNetworks:
         found = zip(crops, photo_sizes, mask, region, drawn.image, seen, strict=True)
         return [self._fit_of(theta[index : index + 1], *face) for index, face in enumerate(found)]
 
-    def _encode(self, image: Float[Tensor, "b 3 h w"], landmarks: Float[Tensor, "b 68 2"]) -> tuple[Theta, Float[Tensor, "b 68 2"]]:
-        """Theta and the moved points (crop pixels; those given where none are moved), in the mean of both sides where that is wanted."""
-        theta, moved = self._encode_once(image, landmarks)
-        if self._mirror is None:
-            return theta, moved
-        width = image.shape[-1]
-        mirrored, points = self._encode_once(image.flip(-1), self._mirror.landmarks(landmarks, width))
-        other = self._mirror.theta(mirrored)
-        both = Theta(**{name: (value + getattr(other, name)) / 2 for name, value in vars(theta).items()})
-        return both, (moved + self._mirror.landmarks(points, width)) / 2
+    def _encode(self, images: list[Float[Tensor, "b 3 h w"]], landmarks: Float[Tensor, "b 68 2"]) -> tuple[Theta, Float[Tensor, "b 68 2"]]:
+        """Theta and the moved points (crop pixels; those given where none are moved), in the mean of all sides and their mirror images."""
+        answers, middle = [], self._frame.size / 2
+        for image, factor in zip(images, self._sides, strict=True):
+            for theta, moved in self._encode_both(image, (landmarks - middle) / factor + middle):
+                translation = self._frame.rescaled(theta.rotation, theta.translation, factor)
+                answers.append((dataclasses.replace(theta, translation=translation), (moved - middle) * factor + middle))
+        thetas, points = zip(*answers, strict=True)
+        mean = {name: torch.stack([getattr(theta, name) for theta in thetas]).mean(0) for name in vars(thetas[0])}
+        return Theta(**mean), torch.stack(points).mean(0)
+
+    def _encode_both(
+        self, image: Float[Tensor, "b 3 h w"], landmarks: Float[Tensor, "b 68 2"]
+    ) -> list[tuple[Theta, Float[Tensor, "b 68 2"]]]:
+        """The answers to pictures and, where that is wanted, to their mirror images."""
+        answers = [self._encode_once(image, landmarks)]
+        if self._mirror is not None:
+            width = image.shape[-1]
+            theta, moved = self._encode_once(image.flip(-1), self._mirror.landmarks(landmarks, width))
+            answers.append((self._mirror.theta(theta), self._mirror.landmarks(moved, width)))
+        return answers
 
     def _encode_once(self, image: Float[Tensor, "b 3 h w"], landmarks: Float[Tensor, "b 68 2"]) -> tuple[Theta, Float[Tensor, "b 68 2"]]:
         encoder = self.weights.encoder
@@ -161,6 +185,11 @@ class FaceNetworks:
         noise = noise_level(residual[region], inlier[region]) if bool(region.any()) else 1.0
         in_photo = None if landmarks is None else crop.to_photo(landmarks)
         return Fit(state, inlier.numpy(), region.numpy(), crop, noise, camera.principal_point, colours.numpy(), in_photo)
+
+
+def _pictures(crops: Sequence[FaceCrop]) -> Float[Tensor, "b 3 h w"]:
+    """sRGB in [0, 1]."""
+    return (torch.from_numpy(np.stack([crop.pixels for crop in crops])).float() / 255).permute(0, 3, 1, 2).contiguous()
 
 
 def _landmarks_of(config: EncoderConfig, model: FaceModel) -> CropLandmarks | None:

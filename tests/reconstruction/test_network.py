@@ -19,8 +19,11 @@ from focus_backend.errors import ConfigError, FitError, WeightsError
 from focus_backend.export.bundle import write_reconstruction
 from focus_backend.landmarks.detector import FIVE_POINT_NAMES, Detection, bounding_box
 from focus_backend.networks import weights as weights_module
+from focus_backend.networks.encoder import Encoder, EncoderConfig
 from focus_backend.networks.theta import ThetaSizes
+from focus_backend.networks.weights import load_weights, save_weights
 from focus_backend.photo import Photo
+from focus_backend.reconstruction.fitting import Fit
 from focus_backend.reconstruction.network import FaceNetworks, check_guess
 from focus_backend.reconstruction.reconstructor import Reconstructor
 from focus_backend.rendering import rotation_from_axis_angle
@@ -229,6 +232,31 @@ def test_the_answer_in_the_photo_is_the_answer_in_the_crop(model, posed, astrona
     in_crop = (112 + focal * place[:, :2] * torch.tensor([1.0, -1.0]) / -place[:, 2:]).double().numpy()
     camera = fit.state.camera(fit.principal_point, astronaut.width, astronaut.height)
     assert np.abs(fit.crop.to_photo(in_crop) - camera.project(point).numpy()).max() < 0.02
+
+
+def test_crops_of_further_sides_join_the_answer(model, tmp_path, astronaut):
+    def networks(name: str, sides: tuple[float, ...]) -> FaceNetworks:
+        torch.manual_seed(0)
+        encoder = Encoder(EncoderConfig(backbone="mobilenet", further_sides=sides), model, 112)
+        # An untrained backbone's features are tiny.
+        torch.nn.init.normal_(encoder.backbone.head.weight, std=2e6)
+        save_weights(tmp_path / name, encoder, None, model=model, image_size=112)
+        return FaceNetworks(load_weights(tmp_path / name, model), model)
+
+    def points(fit: Fit) -> np.ndarray:
+        camera = fit.state.camera(fit.principal_point, astronaut.width, astronaut.height)
+        return camera.project(model.now_landmarks.on(model.mean_shape, model.triangles)).numpy()
+
+    one, several = networks("one", ()), networks("several", (1.05,))
+    (alone,) = one.look(astronaut.pixels, [ASTRONAUT_POINTS])
+    centre = alone.crop.to_photo(np.array([56.0, 56.0]))
+    (wide,) = one.look(astronaut.pixels, [centre + 1.05 * (ASTRONAUT_POINTS - centre)])
+    (mean,) = several.look(astronaut.pixels, [ASTRONAUT_POINTS])
+    torch.testing.assert_close(mean.state.shape, (alone.state.shape + wide.state.shape) / 2, atol=1e-4, rtol=0)
+    assert (alone.state.shape - wide.state.shape).abs().max() > 0.003
+    # Where the face lies in the photo: seen 1.05 times as small, it is not farther away.
+    assert np.abs(points(mean) - (points(alone) + points(wide)) / 2).max() < 0.3
+    assert mean.crop.scale == alone.crop.scale
 
 
 def test_several_faces_share_a_batch(posed, astronaut):
