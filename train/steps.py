@@ -128,7 +128,7 @@ def warm_start_step(parts: Parts, batch: FaceBatch, forms: Mapping[str, Float[Te
     if moved.shape[1]:
         # Hundredths of the crop; points that nobody saw stay far off.
         misses = (moved - batch.landmarks[:, None]) * 100 / parts.frame.size
-        terms["moved_landmarks"] = 0.3 * moved.shape[1] * smooth_l1_loss(misses, torch.zeros_like(misses), beta=3.0)
+        terms["moved_landmarks"] = 0.5 * moved.shape[1] * smooth_l1_loss(misses, torch.zeros_like(misses), beta=0.5)
     return StepOutcome(terms)
 
 

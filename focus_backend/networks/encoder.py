@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.checkpoint import check_names_and_shapes, read_plain_tensors
@@ -32,6 +33,8 @@ class EncoderConfig(BaseModel):
 
     # "resnet50" as in the paper, or "mobilenet" (V3-Small), some twenty times faster on a CPU.
     backbone: Literal["resnet50", "mobilenet"] = "resnet50"
+    # How many times smaller the backbone sees the crop.
+    shrink: PositiveInt = 1
     # Whose 68 points are a second input, and how many times larger than the crop the picture is in which they are found; the paper's
     # encoder sees the picture alone.
     landmarks: Literal["none", "mediapipe", "insightface", "face-alignment"] = "none"
@@ -93,14 +96,15 @@ class Encoder(nn.Module):
 
     def outputs(self, image: Float[Tensor, "b 3 h w"], landmarks: Float[Tensor, "b 68 2"] | None = None) -> Float[Tensor, "b n"]:
         """The bare outputs, float32: those of theta before scales and start, in the order of `theta_from_outputs`, then moved landmarks."""
-        pooled = self.backbone.pooled((image - self.mean) / self.deviation)
+        small = image if self.config.shrink == 1 else avg_pool2d(image, self.config.shrink)
+        pooled = self.backbone.pooled((small - self.mean) / self.deviation)
         # Half precision would round the pose by more than a millimetre.
         with torch.autocast(image.device.type, enabled=False):
             outputs = self.backbone.head(pooled.float())
             if self.branch is None:
                 return outputs
             places = None if landmarks is None else landmarks.float() / self.image_size
-            added, moved = self.branch(places, image.float(), pooled.float())
+            added, moved = self.branch(places, image.float(), small.float(), pooled.float())
             return torch.cat([outputs + added, moved.flatten(1)], 1)
 
 

@@ -6,6 +6,8 @@ that, and points that are nearly right tell shape at once, which a network that 
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -14,11 +16,12 @@ from torch.nn.functional import avg_pool2d, grid_sample, interpolate, relu
 from focus_backend.landmarks.calibration import LandmarkNoise, noise_of
 
 POINTS = 68
-# How often points are moved.
-ROUNDS = 2
-# Channels of the picture's features, samples along a side of what is looked at around a point, half that side as a share of the crop, and
-# what is kept of a point's surroundings.
-_CHANNELS, _SAMPLES, _REACH, _KEPT = 24, 7, 0.055, 24
+# The first rounds look at features of the shrunk crop, whose channels they are; further ones at the crop's own pixels.
+_COARSE_ROUNDS, _FINE_ROUNDS, _CHANNELS = 2, 2, 24
+ROUNDS = _COARSE_ROUNDS + _FINE_ROUNDS
+# Samples along a side of what is looked at around a point, and half that side as a share of the crop; channels between, and what is kept.
+_COARSE_SAMPLES, _COARSE_REACH, _FINE_SAMPLES, _FINE_REACH = 7, 0.055, 13, 0.024
+_FINE_HIDDEN, _KEPT = 64, 24
 _WIDTH, _ROUND_WIDTH, _DROPOUT = 512, 256, 0.1
 # Typical distances of points from those of the mean face and from where they were seen, as shares of the crop.
 _SPREAD, _STEP = 0.05, 0.01
@@ -30,28 +33,50 @@ _HIDDEN_SHARE = 0.05
 _CONTRAST_PART, _LEAST_DEVIATION = 8, 0.02
 
 
-class Round(nn.Module):
-    """Looks around each point and moves all."""
+class PointLayer(nn.Module):
+    """A linear layer and ReLU, of its own for every point.
 
-    def __init__(self) -> None:
+    Args:
+        inputs, outputs: values of a point.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        # Every point has an eye of its own.
-        self.weight = nn.Parameter(0.03 * torch.randn(POINTS, _CHANNELS * _SAMPLES**2, _KEPT))
-        self.bias = nn.Parameter(torch.zeros(POINTS, 1, _KEPT))
+        self.weight = nn.Parameter(torch.randn(POINTS, inputs, outputs) * inputs**-0.5)
+        self.bias = nn.Parameter(torch.zeros(POINTS, 1, outputs))
+
+    def forward(self, values: Float[Tensor, "68 b n"]) -> Float[Tensor, "68 b m"]:
+        """Values of every point of every face."""
+        return relu(torch.bmm(values, self.weight) + self.bias)
+
+
+class Round(nn.Module):
+    """Looks around each point and moves all.
+
+    Args:
+        channels: of the picture.
+        samples: along a side of what it looks at.
+        reach: half that side, as a share of the crop.
+        hidden: values of a point between what is looked at and what is kept; 0 for no such layer.
+    """
+
+    def __init__(self, channels: int, samples: int, reach: float, hidden: int) -> None:
+        super().__init__()
+        sizes = [channels * samples**2, *([hidden] if hidden else []), _KEPT]
+        self.layers = nn.Sequential(*(PointLayer(*pair) for pair in itertools.pairwise(sizes)))
         size = POINTS * (_KEPT + 2)
         self.move = nn.Sequential(nn.Linear(size, _ROUND_WIDTH), nn.SiLU(), nn.Linear(_ROUND_WIDTH, 2 * POINTS))
         self.move_directly = nn.Linear(size, 2 * POINTS)
         _start_at_zero(self.move[-1], self.move_directly)
+        step = torch.linspace(-reach, reach, samples)
+        self.register_buffer("around", torch.stack(torch.meshgrid(step, step, indexing="xy"), -1).flatten(0, 1), persistent=False)
 
     def forward(
-        self, features: Float[Tensor, "b c i j"], places: Float[Tensor, "b 68 2"], usual: Float[Tensor, "68 2"]
+        self, picture: Float[Tensor, "b c i j"], places: Float[Tensor, "b 68 2"], usual: Float[Tensor, "68 2"]
     ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b 68 2"]]:
         """What was seen around the points, and the moved points."""
-        step = torch.linspace(-_REACH, _REACH, _SAMPLES, device=places.device)
-        around = torch.stack(torch.meshgrid(step, step, indexing="xy"), -1).flatten(0, 1)
-        samples = grid_sample(features, 2 * (places[:, :, None] + around) - 1, align_corners=False, padding_mode="border")
-        kept = relu(torch.bmm(samples.permute(2, 0, 3, 1).flatten(2), self.weight) + self.bias)
-        seen = kept.transpose(0, 1).flatten(1)
+        samples = grid_sample(picture, 2 * (places[:, :, None] + self.around) - 1, align_corners=False, padding_mode="border")
+        seen = self.layers(samples.permute(2, 0, 3, 1).flatten(2)).transpose(0, 1).flatten(1)
         inputs = torch.cat([seen, ((places - usual) / _SPREAD).flatten(1)], 1)
         return seen, places + _STEP * (self.move(inputs) + self.move_directly(inputs)).unflatten(1, (POINTS, 2))
 
@@ -85,7 +110,10 @@ class LandmarkBranch(nn.Module):
             nn.BatchNorm2d(_CHANNELS),
             nn.ReLU(),
         )
-        self.rounds = nn.ModuleList(Round() for _ in range(ROUNDS))
+        self.rounds = nn.ModuleList(
+            [Round(_CHANNELS, _COARSE_SAMPLES, _COARSE_REACH, 0) for _ in range(_COARSE_ROUNDS)]
+            + [Round(1, _FINE_SAMPLES, _FINE_REACH, _FINE_HIDDEN) for _ in range(_FINE_ROUNDS)]
+        )
         # Offsets before and after every round, and whether there are any points.
         offsets = 4 * POINTS * (1 + ROUNDS)
         self.norm = nn.LayerNorm(pooled_size)
@@ -103,20 +131,26 @@ class LandmarkBranch(nn.Module):
         _start_at_zero(self.head, self.direct)
 
     def forward(
-        self, landmarks: Float[Tensor, "b 68 2"] | None, image: Float[Tensor, "b 3 h w"], pooled: Float[Tensor, "b n"]
+        self,
+        landmarks: Float[Tensor, "b 68 2"] | None,
+        image: Float[Tensor, "b 3 h w"],
+        small: Float[Tensor, "b 3 i j"],
+        pooled: Float[Tensor, "b n"],
     ) -> tuple[Float[Tensor, "b outputs"], Float[Tensor, "b rounds 68 2"]]:
         """What is to be added to the outputs, and the points after each round, shares of the crop's side.
 
         Args:
             landmarks: shares of the crop's side; not finite for faces whose points are not known; None if none is.
             image: the crop, sRGB in [0, 1].
+            small: the same as the backbone sees it.
             pooled: features of the crop.
         """
         first, is_known = self._places(landmarks, len(pooled))
-        features = self.features(_even_contrast(image.mean(1, keepdim=True)))
+        coarse = self.features(_even_contrast(small.mean(1, keepdim=True)))
+        fine = _even_contrast(image.mean(1, keepdim=True))
         places, seen = [first], []
-        for look in self.rounds:
-            around, moved = look(features, places[-1].detach(), self.usual)
+        for index, look in enumerate(self.rounds):
+            around, moved = look(coarse if index < _COARSE_ROUNDS else fine, places[-1].detach(), self.usual)
             seen.append(around)
             places.append(moved)
         offsets = torch.cat([_offsets(points, self.usual) for points in places], 1)

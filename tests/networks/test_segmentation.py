@@ -54,6 +54,19 @@ def test_other_sizes_are_refused(light: SegmentationNetwork, height: int, width:
         light(*pictures(height, width))
 
 
+def test_shrunk_pictures_give_a_mask_of_the_crop(light: SegmentationNetwork) -> None:
+    shrinking = SegmentationNetwork(SegmentationConfig(width=4, shrink=2)).eval()
+    shrinking.load_state_dict(light.state_dict())
+    small = pictures(32, 48)
+    large = [picture.repeat_interleave(2, 2).repeat_interleave(2, 3) for picture in small]
+    with torch.inference_mode():
+        logits, expected = shrinking.logits(*large), light.logits(*small)
+    assert logits.shape == (2, 64, 96)
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(logits, 2)[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=0.05, rtol=0.1)
+    with pytest.raises(ConfigError, match=r"48 x 32.*32"):
+        shrinking(*pictures(32, 48))
+
+
 def test_rendering_and_photo_are_told_apart(light: SegmentationNetwork) -> None:
     rendering, photo = pictures(32, 32)
     with torch.inference_mode():
