@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # Seeds of what is looked at, apart from what is learnt from.
 VALIDATION_SEED = 7_777_777
 MISFIT_SEED = 3_333_333
-# Of what a pool's file holds.
-_POOL_FORMAT = 2
+# Of what a pool's folder holds.
+_POOL_FORMAT = 3
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Sources:
         world, model = self.fabric.world_size, self.model.metadata.get("sha256", "")
         looked_at = f"{config.networks.encoder.landmarks} {config.networks.encoder.landmark_enlargement}"
         key = f"{_POOL_FORMAT} {config.seed} {config.image_size} {model} {config.synthetic.model_dump_json()} {count} {world} {looked_at}"
-        file, report = self.run / f"faces-{rank}.safetensors", self._counter(count)
+        folder, report = self.run / f"faces-{rank}", self._counter(count)
         workers = PeopleWorkers(config, rank, world) if config.data.workers > 1 else None
         device = self.fabric.device
         return PooledFaces(
@@ -109,7 +109,7 @@ class Sources:
             count,
             seed=config.seed,
             rank=rank,
-            file=file,
+            folder=folder,
             key=key,
             device=device,
             workers=workers,

@@ -1,4 +1,4 @@
-"""Faces that are drawn once: the same as the source's, every one once an epoch, kept in a file that is never trusted blindly."""
+"""Faces that are drawn once: the same as the source's, every one once an epoch, kept in files that are never trusted blindly."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from focus_backend.errors import OutputError
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.networks.frame import CropFrame
 from train.data.batch import FaceBatch
@@ -74,20 +75,47 @@ def test_a_batch_hangs_on_seed_rank_and_step_alone(source: Counted) -> None:
         assert not torch.equal(pool.batch(0, COUNT).theta.shape, other.batch(0, COUNT).theta.shape)
 
 
-def test_the_file_is_used_again_only_for_the_same_faces(source: Counted, tmp_path: Path) -> None:
-    file, told = tmp_path / "faces.safetensors", []
-    first = PooledFaces(source, COUNT, seed=1, file=file, key="one", report=told.append)
+def test_kept_faces_are_used_again_only_for_the_same_key(source: Counted, tmp_path: Path) -> None:
+    folder, told = tmp_path / "faces", []
+    first = PooledFaces(source, COUNT, seed=1, folder=folder, key="one", report=told.append)
     assert (source.asked, told) == (1, [COUNT])
-    again = PooledFaces(source, COUNT, seed=1, file=file, key="one")
+    again = PooledFaces(source, COUNT, seed=1, folder=folder, key="one")
     assert source.asked == 1
     assert torch.equal(first.batch(1, 6).image, again.batch(1, 6).image)
-    PooledFaces(source, COUNT, seed=1, file=file, key="another")
+    PooledFaces(source, COUNT, seed=1, folder=folder, key="another")
     assert source.asked == 2
-    whole = file.read_bytes()
-    for damage in (whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
-        file.write_bytes(damage)
-        before = source.asked
-        PooledFaces(source, COUNT, seed=1, file=file, key="another")
-        assert source.asked == before + 1
-        assert file.read_bytes() == whole
-    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name, damage in (("image.npy", b""), ("image.npy", before["image.npy"][:-1]), ("pool.json", b"{"), ("pool.json", b"[]")):
+        (folder / name).write_bytes(damage)
+        asked = source.asked
+        PooledFaces(source, COUNT, seed=1, folder=folder, key="another")
+        assert source.asked == asked + 1
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_stopped_drawing_goes_on_where_it_was(source: Counted, tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(done: int) -> None:
+        raise StoppedError
+
+    count = 64 + COUNT
+    with pytest.raises(StoppedError):
+        PooledFaces(source, count, seed=1, folder=tmp_path / "faces", key="one", report=stop)
+    assert source.asked == 1
+    told: list[int] = []
+    resumed = PooledFaces(source, count, seed=1, folder=tmp_path / "faces", key="one", report=told.append)
+    assert (source.asked, told) == (2, [count])
+    whole = PooledFaces(source, count, seed=1)
+    for name, value in vars(whole.batch(0, count).theta).items():
+        assert torch.equal(getattr(resumed.batch(0, count).theta, name), value)
+    assert torch.equal(resumed.batch(0, count).image, whole.batch(0, count).image)
+
+
+def test_a_pool_without_a_place_says_so(source: Counted, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        PooledFaces(source, COUNT, seed=1, folder=tmp_path / "file" / "faces", key="one")
+    assert source.asked == 0

@@ -248,7 +248,7 @@ def test_two_processes_train_one_network(tmp_path: Path, small_run: list[str]) -
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
     assert [line["step"] for line in losses_of(tmp_path / "run", "init")] == [1, 2, 3]
-    assert (tmp_path / "run" / "faces-1.safetensors").is_file()
+    assert (tmp_path / "run" / "faces-1" / "image.npy").is_file()
     assert (tmp_path / "run" / "init" / "weights" / "weights.json").is_file()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -64,20 +64,20 @@ class PeopleWorkers:
     rank: int
     world: int
 
-    def batches(self, count: int, size: int) -> Iterator[dict[str, Tensor]]:
-        """The first `count` batches of `size` people, packed.
+    def batches(self, steps: Sequence[int], size: int) -> Iterator[dict[str, Tensor]]:
+        """The batches of `size` people of some steps, packed.
 
         Raises:
             KeyboardInterrupt: on Ctrl-C or a polite kill.
             TrainingError: a process was ended from outside.
         """
         draw = partial(_draw, self.config.model_dump_json(), self.rank, self.world, size)
-        workers, steps, drawn = self.config.data.workers, iter(range(count)), deque[Future[Packed]]()
+        workers, waiting, drawn = self.config.data.workers, iter(steps), deque[Future[Packed]]()
         with stoppable() as check_stop, process_pool(workers, begin_worker) as pool:
-            for _ in range(count):
+            for _ in steps:
                 with interrupts_held():
                     # A few ahead, so that none of them waits for this process.
-                    drawn.extend(pool.submit(draw, step) for step in itertools.islice(steps, 2 * workers - len(drawn)))
+                    drawn.extend(pool.submit(draw, step) for step in itertools.islice(waiting, 2 * workers - len(drawn)))
                 check_stop()
                 while not wait([drawn[0]], PATIENCE).done:
                     check_stop()

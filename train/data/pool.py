@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from focus_backend.errors import WeightsError
-from focus_backend.networks.checkpoint import read_tensors, write_tensors
 from focus_backend.networks.mirror import FaceMirror
 from focus_backend.networks.theta import Theta
 from train.data.batch import FaceBatch, FaceSource, pack
 from train.data.people import PeopleWorkers
+from train.data.pool_store import PoolStore
 from train.seeds import mixed
 
 _CHUNK = 64
-_KIND = "faces"
 # Apart from the order's numbers.
 _MIRRORED = 1_000_003
 
@@ -34,13 +32,13 @@ class PooledFaces:
         count: how many.
         seed: of the order.
         rank: of this process; it has a pool of its own if `source` has.
-        file: keeps the faces from one stage to the next.
-        key: what the faces depend on; a file with another one is replaced.
-        device: where the faces are kept.
+        folder: keeps the faces from one stage to the next; a stopped run goes on with those that are there.
+        key: what the faces depend on; a folder with others is replaced.
+        device: where the faces are kept; of a folder on the CPU, only what is looked at comes into memory.
         report: is told how many faces are drawn, now and then.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the folder cannot be written.
     """
 
     def __init__(
@@ -50,7 +48,7 @@ class PooledFaces:
         *,
         seed: int,
         rank: int = 0,
-        file: Path | None = None,
+        folder: Path | None = None,
         key: str = "",
         device: torch.device | str = "cpu",
         workers: PeopleWorkers | None = None,
@@ -58,14 +56,13 @@ class PooledFaces:
         report: Callable[[int], None] = lambda done: None,
     ) -> None:
         self._seed, self._rank, self._count, self._device, self._mirror = seed, rank, count, torch.device(device), mirror
-        tensors = _read(file, key) if file is not None else None
-        if tensors is None:
-            chunks = -(-count // _CHUNK)
-            drawn = (pack(source.batch(chunk, _CHUNK)) for chunk in range(chunks)) if workers is None else workers.batches(chunks, _CHUNK)
-            tensors = _joined(drawn, count, report)
-            if file is not None:
-                write_tensors(file, _KIND, tensors, {"key": key})
-        self._tensors = {name: value.to(self._device) for name, value in tensors.items()}
+        store = PoolStore(folder, key, count)
+        chunks = range(-(-store.filled // _CHUNK), -(-count // _CHUNK))
+        drawn = (pack(source.batch(chunk, _CHUNK)) for chunk in chunks) if workers is None else workers.batches(chunks, _CHUNK)
+        for chunk in drawn:
+            store.add(chunk)
+            report(store.filled)
+        self._tensors = {name: value.to(self._device) for name, value in store.tensors().items()}
 
     def batch(self, step: int, size: int) -> FaceBatch:
         """The faces of a step; every face once an epoch."""
@@ -95,26 +92,6 @@ class PooledFaces:
     def _order(self, epoch: int) -> Int[Tensor, "count"]:
         random = torch.Generator().manual_seed(mixed(self._seed, self._rank, epoch))
         return torch.randperm(self._count, generator=random)
-
-
-def _joined(chunks: Iterable[dict[str, Tensor]], count: int, report: Callable[[int], None]) -> dict[str, Tensor]:
-    parts: dict[str, list[Tensor]] = {}
-    for done, chunk in enumerate(chunks, 1):
-        for name, value in chunk.items():
-            parts.setdefault(name, []).append(value)
-        report(min(count, done * _CHUNK))
-    return {name: torch.cat(values)[:count] for name, values in parts.items()}
-
-
-def _read(file: Path, key: str) -> dict[str, Tensor] | None:
-    """The faces of a file, None where there is none for this key."""
-    if not file.is_file():
-        return None
-    try:
-        tensors, description = read_tensors(file, _KIND)
-    except WeightsError:  # cut off by a kill: drawn again
-        return None
-    return tensors if description.get("key") == key else None
 
 
 def _as_floats(values: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

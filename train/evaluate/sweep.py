@@ -272,12 +272,12 @@ def share_stages(source: Path, target: Path, stages: Sequence[str]) -> None:
             # Checkpoints are only for going on with the stage, which is done.
             shutil.copytree(source / stage, beside, ignore=shutil.ignore_patterns("checkpoints", "events.*"))
             beside.rename(target / stage)
-    for pool in source.glob("faces-*.safetensors"):
+    for pool in source.glob("faces-*"):
         if not (target / pool.name).exists():
-            _link(pool, target / pool.name)
+            shutil.copytree(pool, target / pool.name, copy_function=_link)
 
 
-def _link(source: Path, target: Path) -> None:
+def _link(source: str, target: str) -> None:
     """The same file under another name, or a copy where the disk has no links."""
     try:
         os.link(source, target)

@@ -73,7 +73,7 @@ def test_a_face_that_is_not_found_gives_its_place_to_another(model: FaceModel) -
 def test_people_drawn_by_another_process_are_those_drawn_here(model: FaceModel) -> None:
     config = load_config("light", SETTINGS)
     here = pack(detected(config, model, draw_people(config, model, config.seed, 0, 1)).batch(0, 3))
-    (there,) = PeopleWorkers(config, 0, 1).batches(1, 3)
+    (there,) = PeopleWorkers(config, 0, 1).batches(range(1), 3)
     assert there.keys() == here.keys()
     for name, value in here.items():
         assert torch.equal(there[name], value), name
@@ -85,7 +85,7 @@ from train.data.people import PeopleWorkers
 
 if __name__ == "__main__":
     config = load_config("light", ["image_size=64", "data.workers=2"])
-    for packed in PeopleWorkers(config, 0, 1).batches(1000, 16):
+    for packed in PeopleWorkers(config, 0, 1).batches(range(1000), 16):
         print("drawn", flush=True)
 """
 

@@ -95,12 +95,13 @@ def test_shared_stages_are_copied_once(tmp_path):
     (tmp_path / "a" / "init" / "weights").mkdir(parents=True)
     (tmp_path / "a" / "init" / "weights" / "w").write_text("1")
     (tmp_path / "a" / "init" / "checkpoints").mkdir()
-    (tmp_path / "a" / "faces-0.safetensors").write_text("faces")
+    (tmp_path / "a" / "faces-0").mkdir()
+    (tmp_path / "a" / "faces-0" / "image.npy").write_text("faces")
     (tmp_path / "b").mkdir()
     share_stages(tmp_path / "a", tmp_path / "b", ("warmstart", "init"))
     assert (tmp_path / "b" / "init" / "weights" / "w").read_text() == "1"
     assert not (tmp_path / "b" / "init" / "checkpoints").exists()
-    assert (tmp_path / "b" / "faces-0.safetensors").read_text() == "faces"
+    assert (tmp_path / "b" / "faces-0" / "image.npy").read_text() == "faces"
     (tmp_path / "a" / "init" / "weights" / "w").write_text("2")
     share_stages(tmp_path / "a", tmp_path / "b", ("init",))
     assert (tmp_path / "b" / "init" / "weights" / "w").read_text() == "1"
