@@ -60,6 +60,8 @@ class Round(nn.Module):
         hidden: values of a point between what is looked at and what is kept; 0 for no such layer.
     """
 
+    around: Float[Tensor, "samples 2"]
+
     def __init__(self, channels: int, samples: int, reach: float, hidden: int) -> None:
         super().__init__()
         sizes = [channels * samples**2, *([hidden] if hidden else []), _KEPT]

@@ -94,7 +94,7 @@ class PoolStore:
             state: dict[str, Any] = json.loads((folder / _STATE).read_text(encoding="utf-8"))
             if any(state[name] != value for name, value in self._wanted.items()):
                 return False
-            arrays = {str(name): np.load(folder / f"{name}{_SUFFIX}", mmap_mode="r+") for name in state["fields"]}
+            arrays = {str(name): _mapped(folder / f"{name}{_SUFFIX}") for name in state["fields"]}
             filled = int(state["filled"])
         except (OSError, EOFError, ValueError, KeyError, TypeError):
             return False
@@ -102,6 +102,17 @@ class PoolStore:
             return False
         self._arrays, self.filled = arrays, filled
         return True
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """The array of a file, to be gone on with.
+
+    Raises:
+        EOFError, OSError, ValueError: it is none, or was cut off.
+    """
+    # Opened for writing, a file that was cut off would be made longer without a word.
+    np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="r+")
 
 
 def _unwritable(folder: Path, error: OSError) -> OutputError:
