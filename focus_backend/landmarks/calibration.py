@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from focus_backend.errors import LandmarkError
@@ -116,11 +116,21 @@ def calibrate(
     return DetectorCalibration(embedding, noise_of(torch.stack(kept)))
 
 
-def noise_of(errors: Float[Tensor, "pictures points 2"], rank: int = 200) -> LandmarkNoise:
-    """Bias and covariance of observed errors, the covariance as its `rank` strongest directions and a diagonal rest."""
-    bias = errors.median(0).values
-    centred = (errors - bias).flatten(1).double()
-    covariance = centred.T @ centred / len(centred)
+def noise_of(
+    errors: Float[Tensor, "pictures points 2"], rank: int = 200, seen: Bool[Tensor, "pictures points"] | None = None
+) -> LandmarkNoise:
+    """Bias and covariance of observed errors, the covariance as its `rank` strongest directions and a diagonal rest.
+
+    Args:
+        errors: as `LandmarkNoise` has them.
+        rank: how many directions.
+        seen: which of the points count, each in some pictures at least; all by default.
+    """
+    seen = torch.ones_like(errors[..., 0], dtype=torch.bool) if seen is None else seen
+    bias = errors.masked_fill(~seen[..., None], math.nan).nanmedian(0).values
+    counted = seen.repeat_interleave(2, 1).double()
+    centred = (errors - bias).flatten(1).double() * counted
+    covariance = centred.T @ centred / (counted.T @ counted).clamp(min=1)
     values, vectors = torch.linalg.eigh((1 - _SHRINKAGE) * covariance)
     strongest = values.argsort(descending=True)[: min(rank, len(centred) - 1)]
     factor = (vectors[:, strongest] * values[strongest].clamp(min=0).sqrt()).T

@@ -161,14 +161,14 @@ class LandmarkBranch(nn.Module):
 
     @property
     def noise(self) -> LandmarkNoise | None:
-        """How wrong the moved points are, in the crop's axes; None where that was not measured."""
+        """How wrong the moved points are where nothing hides them, in the crop's axes; None where that was not measured."""
         if not bool((self.error_variance > 0).all()):
             return None
         return LandmarkNoise(self.error_bias.cpu(), self.error_factor.cpu(), self.error_variance.cpu())
 
-    def measure(self, errors: Float[Tensor, "faces 68 2"]) -> None:
-        """Keeps how wrong the moved points are, from errors (mm) on faces that were not learnt from."""
-        noise = noise_of(errors.cpu(), _ERROR_RANK)
+    def measure(self, errors: Float[Tensor, "faces 68 2"], seen: Bool[Tensor, "faces 68"]) -> None:
+        """Keeps how wrong the moved points are where nothing hides them, from errors (mm) on faces that were not learnt from."""
+        noise = noise_of(errors.cpu(), _ERROR_RANK, seen.cpu())
         self.error_bias.copy_(noise.bias)
         self.error_factor.zero_()[: len(noise.factor)].copy_(noise.factor)
         self.error_variance.copy_(noise.variance)

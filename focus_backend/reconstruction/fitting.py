@@ -311,11 +311,18 @@ def _first_light(seen: View, inlier: Float[Tensor, "pixels"]) -> Float[Tensor, "
 
 
 def _without_hidden(term: LandmarkTerm, noise: LandmarkNoise, picture: Picture, mask: Mask) -> LandmarkTerm:
-    """The landmarks with less trust in those that lie under outliers; outside the region a mask says nothing."""
-    places = term.observed.cpu().numpy() * picture.scale + picture.offset
-    column, row = (np.clip(places[:, axis].astype(int), 0, picture.size - 1) for axis in (0, 1))
+    """The landmarks with less trust in those that lie under outliers."""
+    extra = hidden_variance(term.observed.cpu().numpy() * picture.scale + picture.offset, mask)
+    return term if extra is None else dataclasses.replace(term, precision=noise.precision(extra, term.inflation))
+
+
+def hidden_variance(places: Float[np.ndarray, "points 2"], mask: Mask) -> Float[Tensor, "points"] | None:
+    """What landmarks under outliers err beyond the detector's own noise, mm^2; None where hardly any lie there.
+
+    Args:
+        places: pixels of the mask.
+        mask: probability of face; where it is 0, outside the region, it says nothing.
+    """
+    column, row = (np.clip(places[:, axis].astype(int), 0, len(mask) - 1) for axis in (0, 1))
     hidden = np.where(mask > 0, 1 - mask, 0)[row, column]
-    if hidden.mean() < HIDDEN_SHARE:
-        return term
-    extra = HIDDEN_LANDMARK_NOISE**2 * torch.from_numpy(hidden)
-    return dataclasses.replace(term, precision=noise.precision(extra, term.inflation))
+    return None if hidden.mean() < HIDDEN_SHARE else HIDDEN_LANDMARK_NOISE**2 * torch.from_numpy(hidden)

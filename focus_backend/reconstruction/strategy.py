@@ -20,7 +20,7 @@ from focus_backend.morphable.face_model import FaceModel
 from focus_backend.photo import Photo
 from focus_backend.progress import Beat, Reporter, quiet
 from focus_backend.reconstruction.encoder_skill import encoder_skills
-from focus_backend.reconstruction.fitting import FaceFitter, Fit
+from focus_backend.reconstruction.fitting import FaceFitter, Fit, hidden_variance
 from focus_backend.reconstruction.landmark_fit import LandmarkTerm, fit_landmarks, landmark_term
 from focus_backend.reconstruction.network import FaceNetworks, check_guess
 from focus_backend.reconstruction.state import CameraPrior, CoefficientPrior, FacePrior
@@ -193,7 +193,8 @@ class FitStrategy:
             return None
         noise = measured.turned(guess.crop.angle)
         points = torch.from_numpy(guess.landmarks68)
-        precision = noise.precision(inflation=NOISE_INFLATION)
+        hidden = hidden_variance(guess.crop.to_crop(guess.landmarks68), guess.inlier)
+        precision = noise.precision(hidden, NOISE_INFLATION)
         return landmark_term(self._model, self._model.landmarks68, points, noise.bias, precision, NOISE_INFLATION), noise
 
     def _calibration_of(self, face: FoundFace) -> DetectorCalibration:

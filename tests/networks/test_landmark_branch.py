@@ -122,7 +122,10 @@ def test_measured_errors_travel_with_the_encoder_and_turn_with_the_crop(encoder:
     random = torch.Generator().manual_seed(3)
     # Wide errors to the right and left, none up or down but for the floor; always a little too far right.
     errors = torch.randn(200, 68, 2, generator=random) * torch.tensor([3.0, 0.01]) + torch.tensor([1.0, 0.0])
-    encoder.branch.measure(errors)
+    seen = torch.rand(200, 68, generator=random) < 0.8
+    # What a hand hides may be anywhere.
+    errors[~seen] += 50
+    encoder.branch.measure(errors, seen)
     save_network(tmp_path / "encoder.safetensors", encoder, model=tiny_model)
     loaded = load_network(tmp_path / "encoder.safetensors", "encoder", model=tiny_model)
     assert isinstance(loaded, Encoder)
