@@ -47,6 +47,8 @@ LEAST_PART = 0.25
 TRIAL_LOG_ODDS = -1.0
 # Log odds by which later rounds keep the mask they were given.
 MASK_MEMORY = 1.0
+# Share of its log odds by which a guess's mask counts beside the colours, and how sure it may be of itself.
+GUESS_WEIGHT, SUREST_GUESS = 0.5, 0.98
 # A trial believes its first mask until albedo and lighting have settled on it.
 TRIAL_HELD_ROUNDS, TRIAL_ROUNDS = 3, 4
 # Standard deviation, mm, that a landmark under an outlier has beyond the detector's own.
@@ -154,7 +156,7 @@ class FaceFitter:
             return crop_face(photo, (float(centre[0]), float(centre[1])), side, size)
 
         coarse = crop(COARSE)
-        picture = picture_of(coarse, BLUR)
+        picture = _picture_of(coarse, BLUR, guess)
         seen = view(self.tables, start, picture, prior)
         starts = _starts(start, seen, picture.size) + ([] if guess is None else _start_of(guess, start, seen, coarse))
         state, mask = self._light(seen, picture, starts, known.albedo, report.part(0.0, 0.3))
@@ -163,11 +165,12 @@ class FaceFitter:
         coarse_rounds, fine_rounds = report.part(0.3, 0.5), report.part(0.5, 0.9)
         for step in range(COARSE_ROUNDS):
             state, mask = self._round(state, picture, prior, landmarks, mask, known, coarse_rounds.part(*_share(step, COARSE_ROUNDS)))
-        picture = picture_of(crop(FINE), BLUR)
+        picture = _picture_of(crop(FINE), BLUR, guess)
         mask = cv2.resize(mask, (FINE, FINE), interpolation=cv2.INTER_LINEAR)
         for step in range(FINE_ROUNDS):
             state, mask = self._round(state, picture, prior, landmarks, mask, known, fine_rounds.part(*_share(step, FINE_ROUNDS)))
-        return self._finish(state, crop(MASK), prior, mask, report.part(0.9, 1.0))
+        last = crop(MASK)
+        return self._finish(state, last, _picture_of(last, MASK_BLUR, guess), prior, mask, report.part(0.9, 1.0))
 
     def _light(
         self, seen: View, picture: Picture, starts: list[tuple[FaceState, Mask]], known: CoefficientPrior, report: Reporter
@@ -213,10 +216,9 @@ class FaceFitter:
         report("fitting", 0.4, lambda: _preview(seen, picture, mask))
         return solve_all(self.tables, state, seen, inlier, noise, picture, prior, landmarks, known, report.beat), mask
 
-    def _finish(self, state: FaceState, crop: FaceCrop, prior: CameraPrior, mask: Mask, report: Reporter) -> Fit:
+    def _finish(self, state: FaceState, crop: FaceCrop, picture: Picture, prior: CameraPrior, mask: Mask, report: Reporter) -> Fit:
         """The last E-steps, at full resolution."""
         report("finding the mask", 0.0)
-        picture = picture_of(crop, MASK_BLUR)
         seen = view(self.tables, state, picture, prior)
         mask = cv2.resize(mask, (picture.size, picture.size), interpolation=cv2.INTER_LINEAR)
         for _ in range(2):
@@ -265,7 +267,7 @@ def _evidence(seen: View, picture: Picture) -> Evidence:
     # Below the face comes the neck, which is skin.
     surround[int(np.nonzero(region)[0].max() * 0.75) :] = False
     predicted = seen.pixels.scatter(seen.prediction.colour, size, size).numpy()
-    return Evidence(picture.pixels.numpy(), predicted, region, surround)
+    return Evidence(picture.pixels.numpy(), predicted, region, surround, picture.told)
 
 
 def _region(seen: View, size: int) -> Bool[np.ndarray, "size size"]:
@@ -292,6 +294,17 @@ def _start_of(guess: Fit, state: FaceState, seen: View, crop: FaceCrop) -> list[
     # The two cameras look at the face from slightly different sides.
     lighting = turn_lighting(guess.state.lighting, state.rotation @ guess.state.rotation.mT)
     return [(dataclasses.replace(state, albedo=guess.state.albedo, lighting=lighting), mask)]
+
+
+def _picture_of(crop: FaceCrop, blur: float, guess: Fit | None) -> Picture:
+    """The crop as the fit sees it, with what a guess's mask tells."""
+    picture = picture_of(crop, blur)
+    if guess is None:
+        return picture
+    inlier = guess.inlier_on(crop.crop_to_photo, picture.size, picture.size)
+    likely = inlier.clip(1 - SUREST_GUESS, SUREST_GUESS)
+    told = np.where(inlier < 0, 0, GUESS_WEIGHT * np.log(likely / (1 - likely)))
+    return dataclasses.replace(picture, told=told.astype(np.float32))
 
 
 def _first_masks(seen: View, size: int) -> list[Mask]:

@@ -74,12 +74,14 @@ class Evidence:
         predicted: the model's colours, sRGB-encoded; meaningful inside `region`.
         region: the rendered face region.
         surround: pixels known not to be face: outside the rendered head.
+        told: log odds of face against outlier by networks, which look at more than colours; None without.
     """
 
     photo: Float[np.ndarray, "height width 3"]
     predicted: Float[np.ndarray, "height width 3"]
     region: Bool[np.ndarray, "height width"]
     surround: Bool[np.ndarray, "height width"]
+    told: Float[np.ndarray, "height width"] | None = None
 
 
 def inlier_probability(
@@ -105,6 +107,8 @@ def inlier_probability(
     unary = _log_ratio(evidence, noise, previous, log_odds)
     if previous is not None:
         unary = unary + memory * (2 * previous - 1)
+    if evidence.told is not None:
+        unary = unary + evidence.told
     beat()
     field = _mean_field(evidence, unary, rounds, beat)
     return np.where(evidence.region, field, 0).astype(np.float32)

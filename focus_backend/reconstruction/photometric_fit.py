@@ -51,6 +51,7 @@ class Picture:
         gradient: by column and by row, per pixel.
         is_inside: pixels that lie in the photo.
         scale, offset: crop pixel = scale * photo pixel + offset.
+        told: log odds of face against outlier by networks, 0 where they say nothing; None without.
     """
 
     pixels: Float[Tensor, "size size 3"]
@@ -58,6 +59,7 @@ class Picture:
     is_inside: Tensor
     scale: float
     offset: tuple[float, float]
+    told: Float[np.ndarray, "size size"] | None = None
 
     @property
     def size(self) -> int:
