@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from torch.nn.functional import grid_sample, max_pool2d
+from torch.nn.functional import binary_cross_entropy_with_logits, grid_sample, max_pool2d
 
+from focus_backend.morphable.face_model import FaceModel
+from focus_backend.networks.decoder import decode
 from focus_backend.networks.encoder import Encoder
-from focus_backend.networks.frame import DISTANCE, FOCAL_LENGTH_IN_HALF_SIZES
+from focus_backend.networks.frame import DISTANCE, FOCAL_LENGTH_IN_HALF_SIZES, CropFrame
+from focus_backend.networks.segmentation import SegmentationNetwork
 from train.data.batch import FaceBatch, FaceSource
 
 _BATCH = 32
@@ -49,6 +54,35 @@ def measure_errors(encoder: Encoder, faces: FaceSource, count: int) -> dict[str,
         millimetres = DISTANCE / (FOCAL_LENGTH_IN_HALF_SIZES * encoder.image_size / 2)
         encoder.branch.measure(torch.cat(misses) * millimetres, torch.cat(seen))
     return {name: [round(value, 4) for value in torch.cat(parts).mean(0).sqrt().tolist()] for name, parts in squares.items()}
+
+
+@torch.no_grad()
+def measure_mask(
+    encoder: Encoder, segmentation: SegmentationNetwork, model: FaceModel, frame: CropFrame, faces: FaceSource, count: int
+) -> float:
+    """Share of the entropy of the true masks, inside the rendered regions, that S explains: 1 for an S that knows, 0 for one that does not.
+
+    Args:
+        encoder, segmentation: in evaluation mode.
+        model: the face model.
+        frame: of the crops.
+        faces: synthetic ones.
+        count: how many, rounded up to whole batches.
+    """
+    loss, face, pixels = 0.0, 0.0, 0.0
+    for step in range(-(-count // _BATCH)):
+        batch = faces.batch(1_000 + step, _BATCH)
+        assert batch.mask is not None
+        theta = encoder.theta(encoder.outputs(batch.image, batch.detected))
+        drawn = decode(model, frame, theta, background=batch.image.permute(0, 2, 3, 1)).rendering
+        region = drawn.mask & batch.inside
+        rendering = (drawn.image * region[..., None]).permute(0, 3, 1, 2)
+        logits, true = segmentation.logits(rendering, batch.image)[region], batch.mask[region]
+        loss += float(binary_cross_entropy_with_logits(logits, true, reduction="sum"))
+        face, pixels = face + float(true.sum()), pixels + len(true)
+    share = min(max(face / max(pixels, 1.0), 1e-6), 1 - 1e-6)
+    entropy = -(share * math.log(share) + (1 - share) * math.log(1 - share))
+    return round(1 - loss / max(pixels, 1.0) / entropy, 4)
 
 
 def _seen(batch: FaceBatch) -> Bool[Tensor, "b 68"]:

@@ -24,6 +24,7 @@ from focus_backend.networks.frame import CropFrame
 from focus_backend.networks.recognition import RecognitionNetwork
 from focus_backend.networks.segmentation import SegmentationNetwork
 from focus_backend.networks.weights import WEIGHTS_FOLDER, load_weights, save_weights
+from focus_backend.reconstruction.encoder_skill import MASK_SKILL
 from train.autoencoder import EncoderOutputs, Parts, SegmentationLogits
 from train.config import STAGES, TrainingConfig, to_toml
 from train.data.batch import FaceSource
@@ -32,11 +33,14 @@ from train.misfit import draw_misfit, mean_misfit
 from train.recipes import stage_of
 from train.run import Progress, StageFolder, check_run, locked, open_run
 from train.sources import VALIDATION_SEED, Sources
-from train.spread import measure_errors
+from train.spread import measure_errors, measure_mask
 from train.trainer import Stage, Trainer
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+# Faces on which S's skill is measured: it has thousands of pixels in each.
+_MASK_FACES = 256
 
 
 def train(config: TrainingConfig, run: Path, stages: tuple[str, ...] = STAGES, report: Report | None = None) -> Path:
@@ -273,14 +277,17 @@ class Session:
             write_picture(folder.pictures / "misfit.png", draw_misfit(self.model, self.frame, misfit))
             # R_syn served to find the misfit; photos are R's.
             encoder = load_weights(StageFolder(self.run, before).weights, self.cpu_model, self.fabric.device).encoder
+        encoder, shown = encoder.eval(), self.sources.synthetic(VALIDATION_SEED)
+        trained = segmentation.eval() if self.config.trains_segmentation(name) else None
         notes = {
             "config": self.config.name,
             "stage": name,
             "steps": progress.step,
             "data": self.config.data.kind,
-            **measure_errors(encoder.eval(), self.sources.synthetic(VALIDATION_SEED), self.config.spread_faces),
+            **measure_errors(encoder, shown, self.config.spread_faces),
         }
-        trained = segmentation if self.config.trains_segmentation(name) else None
+        if trained is not None:
+            notes[MASK_SKILL] = measure_mask(encoder, trained, self.model, self.frame, shown, min(_MASK_FACES, self.config.spread_faces))
         sha256 = save_weights(
             folder.weights, encoder, trained, model=self.cpu_model, image_size=self.frame.size, misfit=misfit, training=notes
         )

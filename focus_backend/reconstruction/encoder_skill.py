@@ -22,6 +22,8 @@ LEAST_SPREAD = 0.1
 LEAST_EXPLAINED = 0.1
 # Real photos err more than renders.
 INFLATION = 2.0
+# The training note that tells how much of the entropy of true masks S explained.
+MASK_SKILL = "mask_explained"
 _REMEDY = "get the weights again, or train them again"
 
 
@@ -65,6 +67,18 @@ def encoder_skills(weights: Weights, model: FaceModel) -> dict[str, EncoderSkill
         for kind, size in sizes.items()
         if f"{kind}_spread" in notes and f"{kind}_variation" in notes
     }
+
+
+def mask_skill(weights: Weights) -> float:
+    """How much of what hides faces S knew in training, 0 to 1; 0 where that is not noted.
+
+    Raises:
+        WeightsError: the note is no number.
+    """
+    value = weights.description.get("training", {}).get(MASK_SKILL, 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise WeightsError(f"{MASK_SKILL} of the weights is no number", _REMEDY)
+    return min(max(float(value), 0.0), 1.0)
 
 
 def _numbers(notes: Mapping[str, Any], name: str, size: int) -> Float[Tensor, "n"]:

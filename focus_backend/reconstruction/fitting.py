@@ -48,7 +48,7 @@ TRIAL_LOG_ODDS = -1.0
 # Log odds by which later rounds keep the mask they were given.
 MASK_MEMORY = 1.0
 # Share of its log odds by which a guess's mask counts beside the colours, and how sure it may be of itself.
-GUESS_WEIGHT, SUREST_GUESS = 0.5, 0.98
+GUESS_WEIGHT, SUREST_GUESS = 0.9, 0.98
 # A trial believes its first mask until albedo and lighting have settled on it.
 TRIAL_HELD_ROUNDS, TRIAL_ROUNDS = 3, 4
 # Standard deviation, mm, that a landmark under an outlier has beyond the detector's own.
@@ -130,6 +130,7 @@ class FaceFitter:
         *,
         known: FacePrior | None = None,
         guess: Fit | None = None,
+        skill: float = 0.0,
     ) -> Fit:
         """Theta and mask of the face whose landmark fit is `start`.
 
@@ -142,6 +143,7 @@ class FaceFitter:
             report: is told the stage, the fraction of the fit that is done and how the face looks.
             known: prior of the coefficients; the face model's own by default.
             guess: of the same face, whose albedo, lighting and mask are one more start for the EM.
+            skill: 0 to 1, by which the guess's mask counts beside the colours.
 
         Raises:
             FitError: nothing of the face is visible.
@@ -156,7 +158,7 @@ class FaceFitter:
             return crop_face(photo, (float(centre[0]), float(centre[1])), side, size)
 
         coarse = crop(COARSE)
-        picture = _picture_of(coarse, BLUR, guess)
+        picture = _picture_of(coarse, BLUR, guess, skill)
         seen = view(self.tables, start, picture, prior)
         starts = _starts(start, seen, picture.size) + ([] if guess is None else _start_of(guess, start, seen, coarse))
         state, mask = self._light(seen, picture, starts, known.albedo, report.part(0.0, 0.3))
@@ -165,12 +167,12 @@ class FaceFitter:
         coarse_rounds, fine_rounds = report.part(0.3, 0.5), report.part(0.5, 0.9)
         for step in range(COARSE_ROUNDS):
             state, mask = self._round(state, picture, prior, landmarks, mask, known, coarse_rounds.part(*_share(step, COARSE_ROUNDS)))
-        picture = _picture_of(crop(FINE), BLUR, guess)
+        picture = _picture_of(crop(FINE), BLUR, guess, skill)
         mask = cv2.resize(mask, (FINE, FINE), interpolation=cv2.INTER_LINEAR)
         for step in range(FINE_ROUNDS):
             state, mask = self._round(state, picture, prior, landmarks, mask, known, fine_rounds.part(*_share(step, FINE_ROUNDS)))
         last = crop(MASK)
-        return self._finish(state, last, _picture_of(last, MASK_BLUR, guess), prior, mask, report.part(0.9, 1.0))
+        return self._finish(state, last, _picture_of(last, MASK_BLUR, guess, skill), prior, mask, report.part(0.9, 1.0))
 
     def _light(
         self, seen: View, picture: Picture, starts: list[tuple[FaceState, Mask]], known: CoefficientPrior, report: Reporter
@@ -296,14 +298,14 @@ def _start_of(guess: Fit, state: FaceState, seen: View, crop: FaceCrop) -> list[
     return [(dataclasses.replace(state, albedo=guess.state.albedo, lighting=lighting), mask)]
 
 
-def _picture_of(crop: FaceCrop, blur: float, guess: Fit | None) -> Picture:
+def _picture_of(crop: FaceCrop, blur: float, guess: Fit | None, skill: float) -> Picture:
     """The crop as the fit sees it, with what a guess's mask tells."""
     picture = picture_of(crop, blur)
-    if guess is None:
+    if guess is None or skill == 0:
         return picture
     inlier = guess.inlier_on(crop.crop_to_photo, picture.size, picture.size)
     likely = inlier.clip(1 - SUREST_GUESS, SUREST_GUESS)
-    told = np.where(inlier < 0, 0, GUESS_WEIGHT * np.log(likely / (1 - likely)))
+    told = np.where(inlier < 0, 0, skill * GUESS_WEIGHT * np.log(likely / (1 - likely)))
     return dataclasses.replace(picture, told=told.astype(np.float32))
 
 

@@ -19,7 +19,7 @@ from focus_backend.landmarks.user import embed_names
 from focus_backend.morphable.face_model import FaceModel
 from focus_backend.photo import Photo
 from focus_backend.progress import Beat, Reporter, quiet
-from focus_backend.reconstruction.encoder_skill import encoder_skills
+from focus_backend.reconstruction.encoder_skill import encoder_skills, mask_skill
 from focus_backend.reconstruction.fitting import FaceFitter, Fit, hidden_variance
 from focus_backend.reconstruction.landmark_fit import LandmarkTerm, fit_landmarks, landmark_term
 from focus_backend.reconstruction.network import FaceNetworks, check_guess
@@ -28,8 +28,8 @@ from focus_backend.reconstruction.state import CameraPrior, CoefficientPrior, Fa
 # Photos are taken with anything from a phone at arm's length to a portrait lens: 50 mm on full frame, within a factor of 1.8.
 FOCAL_LENGTH_IN_SIDES = 1.4
 LOG_FOCAL_SPREAD = 0.6
-# Real photos err more than renders.
-NOISE_INFLATION = 2.0
+# Real photos err more than renders; for networks that saw nothing else, more so.
+NOISE_INFLATION, MOVED_INFLATION = 2.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ class FitStrategy:
         self._detector = detector
         self._fitter = fitter or FaceFitter(model)
         self._skills = {} if networks is None else encoder_skills(networks.weights, model)
+        self._mask_skill = 0.0 if networks is None else mask_skill(networks.weights)
         self._calibration: DetectorCalibration | None = None
         self._precision: Float[Tensor, "coordinates coordinates"] | None = None
 
@@ -156,7 +157,9 @@ class FitStrategy:
         report("placing the face", 0.02)
         placed = fit_landmarks(self._model, term, prior, known.geometry, start, report.beat)
         clock.lap("landmark_fit")
-        fit = self._fitter.fit(face.photo.pixels, placed, term, noise, prior, report.part(0.1, 1.0), known=known, guess=guess)
+        fit = self._fitter.fit(
+            face.photo.pixels, placed, term, noise, prior, report.part(0.1, 1.0), known=known, guess=guess, skill=self._mask_skill
+        )
         clock.lap("fit")
         return fit
 
@@ -194,8 +197,8 @@ class FitStrategy:
         noise = measured.turned(guess.crop.angle)
         points = torch.from_numpy(guess.landmarks68)
         hidden = hidden_variance(guess.crop.to_crop(guess.landmarks68), guess.inlier)
-        precision = noise.precision(hidden, NOISE_INFLATION)
-        return landmark_term(self._model, self._model.landmarks68, points, noise.bias, precision, NOISE_INFLATION), noise
+        precision = noise.precision(hidden, MOVED_INFLATION)
+        return landmark_term(self._model, self._model.landmarks68, points, noise.bias, precision, MOVED_INFLATION), noise
 
     def _calibration_of(self, face: FoundFace) -> DetectorCalibration:
         if face.is_users:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -205,6 +207,16 @@ def test_skin_in_shadow_is_skin_to_a_model_that_knows_the_light(model, direction
     evidence = evidence_of(random_person(model, 1, lighting=lamp(direction, 1.0, 0.12)))
     mask = inlier_probability(evidence, NOISE)
     assert rejected(evidence, inlier_probability(evidence, NOISE, mask)).sum() < 0.02 * evidence.region.sum()
+
+
+def test_what_networks_tell_counts_beside_the_colours(person):
+    evidence = evidence_of(person)
+    left = np.zeros(evidence.region.shape, np.float32)
+    left[:, : left.shape[1] // 2] = -9.0
+    alone, told = (inlier_probability(seen, NOISE) for seen in (evidence, dataclasses.replace(evidence, told=left)))
+    is_told, is_not = evidence.region & (left < 0), evidence.region & (left == 0)
+    assert told[is_told].mean() < alone[is_told].mean() - 0.02
+    assert told[is_not].mean() > alone[is_not].mean() - 0.02
 
 
 def test_noise_of_lightness_and_tint_is_the_inliers():

@@ -220,3 +220,10 @@ def test_a_mask_keeps_its_place_on_another_grid(tiny_state, angle):
     assert (moved[inside & (x < 31)] > 0.99).all()
     assert (moved[inside & (x > 33)] < 0.01).all()
     assert (moved[inside & (x > 33)] >= 0).all()
+
+
+def test_a_mask_of_no_known_skill_is_not_heard(reconstructed, make_weights, model):
+    shapes = [reconstructed("refine", make_weights(model, face=-8.0, training=notes)).shape for notes in ({}, {"mask_explained": -0.5})]
+    assert torch.equal(*shapes)
+    with pytest.raises(WeightsError, match="mask_explained"):
+        reconstructed("refine", make_weights(model, training={"mask_explained": "much"}))

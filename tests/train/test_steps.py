@@ -21,6 +21,7 @@ from train.autoencoder import EncoderOutputs, Parts, SegmentationLogits, reconst
 from train.config import LossesConfig
 from train.data.batch import FaceBatch
 from train.data.synthetic import SyntheticConfig, SyntheticFaces
+from train.spread import measure_mask
 from train.steps import error_forms
 
 SIZE = 48
@@ -185,3 +186,24 @@ def test_skin_colour_tells_skin_from_a_blue_wall(parts: Parts, batch: FaceBatch)
     blue[:, 2] = 1
     other = reconstruct(parts, dataclasses.replace(batch, image=blue))
     assert float(mask_of(seen).sum()) > 2 * float(mask_of(other).sum())
+
+
+class Knowing(SegmentationNetwork):
+    """An S that says the mask it is told, turned around or not."""
+
+    def __init__(self, mask: torch.Tensor, log_odds: float) -> None:
+        super().__init__(SegmentationConfig(width=4))
+        self._answer = log_odds * (2 * mask - 1)
+
+    def logits(self, rendering: torch.Tensor, photo: torch.Tensor) -> torch.Tensor:
+        """What it was told, smaller pictures as they come."""
+        return self._answer
+
+
+@pytest.mark.parametrize(("log_odds", "least", "most"), [(8.0, 0.95, 1.0), (0.0, -100.0, 0.01), (-8.0, -100.0, -1.0)])
+def test_the_skill_of_s_is_the_share_of_the_masks_it_explains(parts: Parts, log_odds: float, least: float, most: float) -> None:
+    faces = SyntheticFaces(parts.model, parts.frame, SyntheticConfig(perspective_spread=0, close_share=0), seed=3)
+    shown = faces.batch(1_000, 32)
+    assert shown.mask is not None
+    skill = measure_mask(parts.encoder.eval(), Knowing(shown.mask, log_odds), parts.model, parts.frame, faces, 1)
+    assert least < skill <= most
