@@ -23,7 +23,7 @@ def weights(model, tmp_path_factory):
     """A mean face, and points that stay where the detector sees them, known to half a millimetre."""
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(backbone="mobilenet", landmarks="mediapipe"), model, 112)
-    encoder.branch.measure(0.5 * torch.randn(400, 68, 2, generator=torch.Generator().manual_seed(1)))
+    encoder.branch.measure(0.5 * torch.randn(400, 68, 2, generator=torch.Generator().manual_seed(1)), torch.ones(400, 68, dtype=torch.bool))
     folder = tmp_path_factory.mktemp("moved") / "weights"
     save_weights(folder, encoder, None, model=model, image_size=112)
     return folder
@@ -69,6 +69,6 @@ def test_refine_goes_to_the_points_as_far_as_they_are_known(model, weights, astr
         return float(np.linalg.norm(face.camera.project(model.landmarks68.on(vertices, model.triangles)).numpy() - seen, axis=1).mean())
 
     trusted = load_weights(weights, model).encoder
-    trusted.branch.measure(20 * torch.randn(400, 68, 2, generator=torch.Generator().manual_seed(1)))
+    trusted.branch.measure(20 * torch.randn(400, 68, 2, generator=torch.Generator().manual_seed(1)), torch.ones(400, 68, dtype=torch.bool))
     save_weights(tmp_path / "doubted", trusted, None, model=model, image_size=112)
     assert misses(weights) < 0.7 * misses(tmp_path / "doubted")
