@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,14 @@ def test_a_pool_without_a_place_says_so(source: Counted, tmp_path: Path) -> None
     with pytest.raises(OutputError, match="cannot be written"):
         PooledFaces(source, COUNT, seed=1, folder=tmp_path / "file" / "faces", key="one")
     assert source.asked == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system does not say beforehand whether there is room")
+def test_a_full_disk_is_told_before_anything_is_drawn_in_vain(source: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        PooledFaces(source, COUNT, seed=1, folder=tmp_path / "faces", key="one")
+    assert list(tmp_path.iterdir()) == []

@@ -53,7 +53,7 @@ class PoolStore:
         """
         try:
             if not self._arrays:
-                self._arrays = {name: self._make(name, value.numpy()) for name, value in chunk.items()}
+                self._make_all(chunk)
             end = min(self._count, self.filled + len(next(iter(chunk.values()))))
             for name, value in chunk.items():
                 self._arrays[name][self.filled : end] = value.numpy()[: end - self.filled]
@@ -66,6 +66,15 @@ class PoolStore:
     def tensors(self) -> dict[str, Tensor]:
         """The fields of all faces."""
         return {name: torch.from_numpy(array) for name, array in self._arrays.items()}
+
+    def _make_all(self, chunk: Mapping[str, Tensor]) -> None:
+        try:
+            self._arrays = {name: self._make(name, value.numpy()) for name, value in chunk.items()}
+        except OSError:
+            # Files without faces would keep a full disk full.
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+            raise
 
     def _make(self, name: str, like: np.ndarray) -> np.ndarray:
         shape = (self._count, *like.shape[1:])
