@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
@@ -10,10 +11,10 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, grid_sample, max_pool2d
 
 from focus_backend.morphable.face_model import FaceModel
-from focus_backend.networks.decoder import decode
 from focus_backend.networks.encoder import Encoder
 from focus_backend.networks.frame import DISTANCE, FOCAL_LENGTH_IN_HALF_SIZES, CropFrame
 from focus_backend.networks.segmentation import SegmentationNetwork
+from train.autoencoder import EncoderOutputs, Parts, SegmentationLogits, mask_logits, reconstruct
 from train.data.batch import FaceBatch, FaceSource
 
 _BATCH = 32
@@ -69,15 +70,15 @@ def measure_mask(
         faces: synthetic ones.
         count: how many, rounded up to whole batches.
     """
+    calls = EncoderOutputs(encoder), SegmentationLogits(segmentation)
+    parts = Parts(model, frame, encoder, segmentation, *calls, None, contextlib.nullcontext)
     loss, face, pixels = 0.0, 0.0, 0.0
     for step in range(-(-count // _BATCH)):
         batch = faces.batch(1_000 + step, _BATCH)
         assert batch.mask is not None
-        theta = encoder.theta(encoder.outputs(batch.image, batch.detected))
-        drawn = decode(model, frame, theta, background=batch.image.permute(0, 2, 3, 1)).rendering
-        region = drawn.mask & batch.inside
-        rendering = (drawn.image * region[..., None]).permute(0, 3, 1, 2)
-        logits, true = segmentation.logits(rendering, batch.image)[region], batch.mask[region]
+        seen = reconstruct(parts, batch)
+        region = seen.region > 0
+        logits, true = mask_logits(parts, seen)[region], batch.mask[region]
         loss += float(binary_cross_entropy_with_logits(logits, true, reduction="sum"))
         face, pixels = face + float(true.sum()), pixels + len(true)
     share = min(max(face / max(pixels, 1.0), 1e-6), 1 - 1e-6)
