@@ -25,7 +25,7 @@ from pydantic import (
 from focus_backend.errors import ConfigError
 from focus_backend.losses import EncoderWeights, SegmentationWeights
 from focus_backend.networks.encoder import EncoderConfig
-from focus_backend.networks.segmentation import SegmentationConfig
+from focus_backend.networks.segmentation import MULTIPLE, SegmentationConfig
 from train.data.augment import AugmentConfig
 from train.data.synthetic_config import SyntheticConfig
 from train.recognition import RecognitionTraining
@@ -218,8 +218,9 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _is_possible(self) -> TrainingConfig:
-        if self.image_size % 16:
-            raise ValueError("image_size must be a multiple of 16, which the segmentation network halves four times")
+        multiple = MULTIPLE * self.networks.segmentation.shrink
+        if self.image_size % multiple:
+            raise ValueError(f"image_size must be a multiple of {multiple}, which the segmentation network shrinks and halves four times")
         return self
 
     def stage(self, name: str) -> StageConfig:

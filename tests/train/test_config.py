@@ -88,6 +88,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
         ("[em]\nsteps = -1", "em.steps"),
         ("[losses.segmentation]\narea = -0.5", "losses.segmentation.area"),
         ("image_size = 100", "multiple of 16"),
+        ("image_size = 112\n[networks.segmentation]\nshrink = 2", "multiple of 32"),
         ('[data]\nkind = "prepared"', "data.path"),
         ("[em]\ncycle = 10\nsegmentation_steps = 11", "longer"),
         ('mask = "nothing"', "mask"),
