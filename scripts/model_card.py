@@ -220,7 +220,7 @@ def _fairness(document: Mapping[str, Any] | None) -> str:
     opening = (
         f"{document['people']} synthetic people (seed {document['seed']}) that no training saw, by the networks alone. Skin tone is the "
         f"individual typology angle of the true albedo (median over the face) in Chardon's six groups; people are drawn with "
-        "dark and light skin equally often, which training does not. "
+        "dark and light skin equally often. "
         f"{_sex_text(document['sex'])}"
     )
     verdicts = [_verdict(title, groups) for title, groups in document["groups"].items()]
