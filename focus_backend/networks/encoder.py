@@ -39,7 +39,9 @@ class EncoderConfig(BaseModel):
     # encoder sees the picture alone.
     landmarks: Literal["none", "mediapipe", "insightface", "face-alignment"] = "none"
     landmark_enlargement: PositiveInt = 2
-    # Whether a photo's answer is the mean of those to the crop and to its mirror image, which err apart. The face model's sides are alike.
+    # How far off the points from which shape is learnt are made, mm: what shape is told from has to hold for photos too.
+    landmark_noise: float = Field(default=0.0, ge=0, le=20)
+    # Whether a photo's answer is the mean of those to the crop and to its mirror image, which err apart; wants a model of two like sides.
     mirrored: bool = False
     # Sides of further crops, in sides of the crop, whose answers join that mean.
     further_sides: tuple[CropSide, ...] = ()
@@ -70,7 +72,7 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.backbone.head.weight)
         nn.init.zeros_(self.backbone.head.bias)
         frame = CropFrame.of(model, image_size)
-        self.branch = _landmark_branch(self.backbone, frame, model, self.sizes.total) if config.landmarks != "none" else None
+        self.branch = _landmark_branch(config, self.backbone, frame, model) if config.landmarks != "none" else None
         start = frame.start_translation.detach().clone().cpu()
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION)[:, None, None], persistent=False)
@@ -108,11 +110,12 @@ class Encoder(nn.Module):
             return torch.cat([outputs + added, moved.flatten(1)], 1)
 
 
-def _landmark_branch(backbone: ResNet50 | MobileNet, frame: CropFrame, model: FaceModel, outputs: int) -> LandmarkBranch:
+def _landmark_branch(config: EncoderConfig, backbone: ResNet50 | MobileNet, frame: CropFrame, model: FaceModel) -> LandmarkBranch:
     points = model.landmarks68.on(model.mean_shape, model.triangles)
     camera = frame.camera(torch.zeros(1, 3), frame.start_translation[None].cpu())
     usual = camera.project(points[None].cpu())[0] / frame.size
-    return LandmarkBranch(usual, backbone.feature_size, outputs)
+    noise = config.landmark_noise * frame.pixels_per_millimetre / frame.size
+    return LandmarkBranch(usual, backbone.feature_size, ThetaSizes.of(model).total, model.shape_size, noise)
 
 
 def load_imagenet(backbone: ResNet50 | MobileNet, path: str | Path) -> None:

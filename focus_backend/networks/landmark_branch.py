@@ -11,7 +11,7 @@ import itertools
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, grid_sample, interpolate, relu
+from torch.nn.functional import avg_pool2d, dropout, grid_sample, interpolate, relu
 
 from focus_backend.landmarks.calibration import LandmarkNoise, noise_of
 
@@ -29,6 +29,11 @@ _SPREAD, _STEP = 0.05, 0.01
 _ERROR_RANK = 48
 # How often training hides the points of a face, so that an encoder without them is not lost.
 _HIDDEN_SHARE = 0.05
+# Points of the parts of a face, each of which lies elsewhere as a whole from one photo to the next: jaw, brows, nose, eyes, mouth; and how
+# far a part is moved and stretched, in standard deviations of a point alone.
+_PARTS, _PART_NOISE = (17, 5, 5, 9, 6, 6, 20), 1.5
+# At how many of these points shape is learnt without what is seen around them.
+_SEEN_DROPOUT = 0.5
 # Contrast is evened out over so large a part of the crop; deviations below the least one are noise.
 _CONTRAST_PART, _LEAST_DEVIATION = 8, 0.02
 
@@ -91,6 +96,8 @@ class LandmarkBranch(nn.Module):
         usual: the points of the mean face in the crop, shares of its side.
         pooled_size: length of the pooled features.
         outputs: how many.
+        shape_outputs: how many of them, the first ones, are learnt from points that are farther off.
+        noise: how much, a standard deviation in shares of the crop's side.
     """
 
     usual: Float[Tensor, "68 2"]
@@ -98,8 +105,9 @@ class LandmarkBranch(nn.Module):
     error_factor: Float[Tensor, "rank 136"]
     error_variance: Float[Tensor, "136"]
 
-    def __init__(self, usual: Float[Tensor, "68 2"], pooled_size: int, outputs: int) -> None:
+    def __init__(self, usual: Float[Tensor, "68 2"], pooled_size: int, outputs: int, shape_outputs: int = 0, noise: float = 0.0) -> None:
         super().__init__()
+        self._shape_outputs, self._shape_noise = shape_outputs, noise
         self.register_buffer("usual", usual.detach().clone().float(), persistent=False)
         # How wrong the moved points are, mm; zeros until it was measured.
         self.register_buffer("error_bias", torch.zeros(POINTS, 2))
@@ -155,9 +163,14 @@ class LandmarkBranch(nn.Module):
             around, moved = look(coarse if index < _COARSE_ROUNDS else fine, places[-1].detach(), self.usual)
             seen.append(around)
             places.append(moved)
-        offsets = torch.cat([_offsets(points, self.usual) for points in places], 1)
-        inner = self.layers(torch.cat([offsets, *seen, self.norm(pooled), is_known.float()], 1))
-        return self.head(inner) + self.direct(offsets), torch.stack(places[1:], 1)
+        others = [self.norm(pooled), is_known.float()]
+        told = self._tell(places, [*seen, *others])
+        if self.training and self._shape_noise:
+            # Points of photos are farther off than those of drawn faces, and what is seen around them is unlike what was drawn.
+            noise = self._shape_noise * point_noise(first)
+            of_shape = self._tell([points + noise for points in places], [*map(_without_some, seen), *others])
+            told = torch.cat([of_shape[:, : self._shape_outputs], told[:, self._shape_outputs :]], 1)
+        return told, torch.stack(places[1:], 1)
 
     @property
     def noise(self) -> LandmarkNoise | None:
@@ -173,6 +186,10 @@ class LandmarkBranch(nn.Module):
         self.error_factor.zero_()[: len(noise.factor)].copy_(noise.factor)
         self.error_variance.copy_(noise.variance)
 
+    def _tell(self, places: list[Float[Tensor, "b 68 2"]], features: list[Float[Tensor, "b _n"]]) -> Float[Tensor, "b outputs"]:
+        offsets = torch.cat([_offsets(points, self.usual) for points in places], 1)
+        return self.head(self.layers(torch.cat([offsets, *features], 1))) + self.direct(offsets)
+
     def _places(self, landmarks: Float[Tensor, "b 68 2"] | None, count: int) -> tuple[Float[Tensor, "b 68 2"], Bool[Tensor, "b 1"]]:
         """The points, those of the mean face where they are not known, and whether they are."""
         if landmarks is None:
@@ -187,6 +204,23 @@ def _start_at_zero(*layers: nn.Module) -> None:
     for layer in layers:
         for parameter in layer.parameters():
             nn.init.zeros_(parameter)
+
+
+def point_noise(points: Float[Tensor, "b 68 2"]) -> Float[Tensor, "b 68 2"]:
+    """How far points lie from where they are taken to be: each alone with variance 1 an axis, and whole parts moved and stretched."""
+    noise = torch.randn_like(points)
+    for part in torch.arange(POINTS).split(list(_PARTS)):
+        centred = points[:, part] - points[:, part].mean(1, keepdim=True)
+        arms = centred / centred.norm(dim=-1, keepdim=True).mean(1, keepdim=True).clamp(min=1e-6)
+        shift, stretch = torch.randn_like(points[:, :1]), torch.randn_like(points[:, :1, :1])
+        noise[:, part] += _PART_NOISE * (shift + stretch * arms)
+    return noise
+
+
+def _without_some(seen: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """What was seen around some of the points."""
+    of_points = seen.unflatten(1, (POINTS, -1))
+    return (of_points * dropout(torch.ones_like(of_points[..., :1]), _SEEN_DROPOUT)).flatten(1)
 
 
 def _even_contrast(grey: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:

@@ -13,7 +13,7 @@ from focus_backend.networks.checkpoint import load_network, save_network
 from focus_backend.networks.decoder import decode
 from focus_backend.networks.encoder import Encoder, EncoderConfig
 from focus_backend.networks.frame import CropFrame
-from focus_backend.networks.landmark_branch import ROUNDS
+from focus_backend.networks.landmark_branch import ROUNDS, point_noise
 
 SIZE = 64
 
@@ -105,6 +105,38 @@ def test_light_and_skin_tone_move_no_point(encoder: Encoder, image: torch.Tensor
     points = usual(encoder).expand(2, -1, -1)
     bright, dark = (encoder.moved_landmarks(encoder.outputs(picture, points)) for picture in (image, 0.5 * image))
     torch.testing.assert_close(bright, dark, atol=0.04, rtol=0)
+
+
+def test_noise_reaches_what_is_learnt_of_shape_and_nothing_else(tiny_model: FaceModel, image: torch.Tensor) -> None:
+    config = EncoderConfig(backbone="mobilenet", landmarks="mediapipe", landmark_noise=2)
+    encoder = Encoder(config, tiny_model, SIZE).eval()
+    assert encoder.branch is not None
+    torch.nn.init.normal_(encoder.branch.direct.weight, std=0.01)
+    points, shape = usual(encoder).expand(2, -1, -1), encoder.sizes.shape
+    answered = [encoder.outputs(image, points) for _ in range(2)]
+    torch.testing.assert_close(*answered)
+    encoder.branch.train()
+    # Without what training drops otherwise.
+    for layer in encoder.branch.modules():
+        if isinstance(layer, torch.nn.Dropout | torch.nn.BatchNorm2d):
+            layer.eval()
+    torch.manual_seed(0)
+    learnt = torch.stack([encoder.outputs(image, points) for _ in range(30)])
+    assert learnt[:, :, :shape].std(0).min() > 0
+    spread = learnt[:, :, shape:].std(0)
+    assert torch.count_nonzero(spread > 1e-5) == 0
+
+
+def test_noise_moves_points_by_as_much_as_it_says(tiny_model: FaceModel) -> None:
+    torch.manual_seed(0)
+    points = torch.rand(2000, 68, 2)
+    noise = point_noise(points)
+    # One alone, one and a half with its part, one and a half times its distance from the middle of it by a stretch.
+    assert float(noise.square().sum(-1).mean()) == pytest.approx(2 + 2 * 1.5**2 + 1.5**2, rel=0.2)
+    brow, eye, mouth = (noise[:, index, 0] for index in ((17, 21), (36, 37), (48, 30)))
+    correlation = [float(torch.corrcoef(pair.T)[0, 1]) for pair in (brow, eye, mouth)]
+    assert min(correlation[:2]) > 0.3
+    assert abs(correlation[2]) < 0.1
 
 
 def test_it_is_stored_with_its_branch(encoder: Encoder, image: torch.Tensor, tiny_model: FaceModel, tmp_path: Path) -> None:
