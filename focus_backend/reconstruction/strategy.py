@@ -28,8 +28,8 @@ from focus_backend.reconstruction.state import CameraPrior, CoefficientPrior, Fa
 # Photos are taken with anything from a phone at arm's length to a portrait lens: 50 mm on full frame, within a factor of 1.8.
 FOCAL_LENGTH_IN_SIDES = 1.4
 LOG_FOCAL_SPREAD = 0.6
-# Real photos err more than renders; for networks that saw nothing else, more so.
-NOISE_INFLATION, MOVED_INFLATION = 2.0, 4.0
+# Real photos err more than renders. Points that networks moved are in their answer already, from which the fit starts.
+NOISE_INFLATION, MOVED_INFLATION = 2.0, 8.0
 
 
 @dataclass(frozen=True)
