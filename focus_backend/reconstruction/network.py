@@ -140,12 +140,14 @@ class FaceNetworks:
         self, image: Float[Tensor, "b 3 h w"], landmarks: Float[Tensor, "b 68 2"]
     ) -> list[tuple[Theta, Float[Tensor, "b 68 2"]]]:
         """The answers to pictures and, where that is wanted, to their mirror images."""
-        answers = [self._encode_once(image, landmarks)]
-        if self._mirror is not None:
-            width = image.shape[-1]
-            theta, moved = self._encode_once(image.flip(-1), self._mirror.landmarks(landmarks, width))
-            answers.append((self._mirror.theta(theta), self._mirror.landmarks(moved, width)))
-        return answers
+        if self._mirror is None:
+            return [self._encode_once(image, landmarks)]
+        # In one batch, which takes less than twice as long.
+        count, width = image.shape[0], image.shape[-1]
+        both = torch.cat([landmarks, self._mirror.landmarks(landmarks, width)])
+        theta, moved = self._encode_once(torch.cat([image, image.flip(-1)]), both)
+        mirrored = self._mirror.theta(theta[count:]), self._mirror.landmarks(moved[count:], width)
+        return [(theta[:count], moved[:count]), mirrored]
 
     def _encode_once(self, image: Float[Tensor, "b 3 h w"], landmarks: Float[Tensor, "b 68 2"]) -> tuple[Theta, Float[Tensor, "b 68 2"]]:
         encoder = self.weights.encoder
