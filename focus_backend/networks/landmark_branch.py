@@ -105,7 +105,7 @@ class LandmarkBranch(nn.Module):
     error_factor: Float[Tensor, "rank 136"]
     error_variance: Float[Tensor, "136"]
 
-    def __init__(self, usual: Float[Tensor, "68 2"], pooled_size: int, outputs: int, shape_outputs: int = 0, noise: float = 0.0) -> None:
+    def __init__(self, usual: Float[Tensor, "68 2"], pooled_size: int, outputs: int, shape_outputs: int, noise: float) -> None:
         super().__init__()
         self._shape_outputs, self._shape_noise = shape_outputs, noise
         self.register_buffer("usual", usual.detach().clone().float(), persistent=False)
