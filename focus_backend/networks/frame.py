@@ -125,10 +125,13 @@ class CropFrame:
         roll = torch.atan2(roll.sin(), roll.cos())
         return Placement(log_scale.exp(), roll, torch.stack([x, y], -1))
 
-    def rescaled(self, rotation: Float[Tensor, "b 3"], translation: Float[Tensor, "b 3"], factor: float) -> Float[Tensor, "b 3"]:
+    def rescaled(
+        self, rotation: Float[Tensor, "b 3"], translation: Float[Tensor, "b 3"], factor: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b 3"]:
         """Translation (mm) that faces seen in a crop of `factor` times the side have in the crop itself; the pose is axis times angle."""
         middle = rotation_from_axis_angle(rotation) @ self.centre
-        return (translation + middle) * translation.new_tensor([1.0, 1.0, 1 / factor]) - middle
+        across, depth = (translation + middle).split([2, 1], dim=1)
+        return torch.cat([across, depth / factor[:, None]], dim=1) - middle
 
     def photo_camera(
         self, rotation: Float[Tensor, "3"], translation: Float[Tensor, "3"], crop: FaceCrop, width: int, height: int
