@@ -21,7 +21,7 @@ LEAST_SPREAD = 0.1
 # Share of the variance that an answer must explain to be heard: below it the answer would mostly be magnified noise.
 LEAST_EXPLAINED = 0.1
 # Real photos err more than renders.
-INFLATION = 2.0
+INFLATION = 1.5
 # The training note that tells how much of the entropy of true masks S explained.
 MASK_SKILL = "mask_explained"
 _REMEDY = "get the weights again, or train them again"

@@ -49,6 +49,8 @@ TRIAL_LOG_ODDS = -1.0
 MASK_MEMORY = 1.0
 # Share of its log odds by which a guess's mask counts beside the colours, and how sure it may be of itself.
 GUESS_WEIGHT, SUREST_GUESS = 0.9, 0.98
+# How much less a pixel tells of the face when a guess sees an outlier there, whatever its colour says.
+DOUBT = 0.9
 # A trial believes its first mask until albedo and lighting have settled on it.
 TRIAL_HELD_ROUNDS, TRIAL_ROUNDS = 3, 4
 # Standard deviation, mm, that a landmark under an outlier has beyond the detector's own.
@@ -193,7 +195,8 @@ class FaceFitter:
         for step in range(TRIAL_HELD_ROUNDS + TRIAL_ROUNDS):
             beat()
             inlier = torch.from_numpy(mask)[rows, columns]
-            state = solve_appearance(self.tables, state, seen, inlier, noise_level(seen.residual, inlier), known)
+            weight = _counted(inlier, seen, picture)
+            state = solve_appearance(self.tables, state, seen, weight, noise_level(seen.residual, weight), known)
             seen = seen.relit(self.tables, state)
             if step >= TRIAL_HELD_ROUNDS - 1:
                 mask = inlier_probability(_evidence(seen, picture), _colour_noise(seen, inlier), mask, TRIAL_LOG_ODDS)
@@ -216,7 +219,8 @@ class FaceFitter:
         seen = view(self.tables, state, picture, prior)
         mask, inlier, noise = _expect(seen, picture, mask, report.beat)
         report("fitting", 0.4, lambda: _preview(seen, picture, mask))
-        return solve_all(self.tables, state, seen, inlier, noise, picture, prior, landmarks, known, report.beat), mask
+        weight = _counted(inlier, seen, picture)
+        return solve_all(self.tables, state, seen, weight, noise, picture, prior, landmarks, known, report.beat), mask
 
     def _finish(self, state: FaceState, crop: FaceCrop, picture: Picture, prior: CameraPrior, mask: Mask, report: Reporter) -> Fit:
         """The last E-steps, at full resolution."""
@@ -255,6 +259,11 @@ def _expect(seen: View, picture: Picture, mask: Mask, beat: Beat) -> tuple[Mask,
     mask = inlier_probability(_evidence(seen, picture), noise, mask, memory=MASK_MEMORY, beat=beat)
     inlier = torch.from_numpy(mask)[rows, columns]
     return mask, inlier, noise_level(seen.residual, inlier)
+
+
+def _counted(inlier: Float[Tensor, "pixels"], seen: View, picture: Picture) -> Float[Tensor, "pixels"]:
+    """How much each visible pixel counts in the M-step."""
+    return inlier if picture.counted is None else inlier * picture.counted[seen.pixels.rows, seen.pixels.columns]
 
 
 def _colour_noise(seen: View, inlier: Float[Tensor, "pixels"]) -> ColourNoise:
@@ -306,7 +315,8 @@ def _picture_of(crop: FaceCrop, blur: float, guess: Fit | None, skill: float) ->
     inlier = guess.inlier_on(crop.crop_to_photo, picture.size, picture.size)
     likely = inlier.clip(1 - SUREST_GUESS, SUREST_GUESS)
     told = np.where(inlier < 0, 0, skill * GUESS_WEIGHT * np.log(likely / (1 - likely)))
-    return dataclasses.replace(picture, told=told.astype(np.float32))
+    counted = np.where(inlier < 0, 1, 1 - DOUBT * (1 - inlier))
+    return dataclasses.replace(picture, told=told.astype(np.float32), counted=torch.from_numpy(counted.astype(np.float32)))
 
 
 def _first_masks(seen: View, size: int) -> list[Mask]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from focus_backend.errors import FitError
 from focus_backend.morphable.face_model import FaceModel, SurfacePoints
 from focus_backend.progress import Beat, quiet
-from focus_backend.reconstruction.state import POSE_SIZE, CameraPrior, CoefficientPrior, FaceState
+from focus_backend.reconstruction.state import DEPTH, POSE_SIZE, CameraPrior, CoefficientPrior, FaceState
 from focus_backend.rendering import ambient_lighting
 from focus_backend.rendering.camera import cross_matrix
 
@@ -186,11 +187,51 @@ def fit_landmarks(
         # A little damping keeps the turn bounded while the face is still far off.
         turn = torch.arange(geometry, geometry + 3)
         matrix[turn, turn] += 0.1
-        step = solve_step(matrix, right)
+        step = _kept_in_front(solve_step(matrix, right), state, geometry + DEPTH)
         state = state.moved(step[:geometry], step[geometry:]).bounded(model)
         if not -FARTHEST < float(state.translation[2]) < -1:
             raise FitError("no face in front of the camera explains the landmarks", REMEDY)
     return state
+
+
+def _kept_in_front(step: Float[Tensor, "n"], state: FaceState, depth: int) -> Float[Tensor, "n"]:
+    """As much of a step as does not take more than half of the distance away; linear in the depth, it would end behind the camera."""
+    nearer, allowed = float(step[depth]), -0.5 * float(state.translation[2])
+    return step * (allowed / nearer) if nearer > allowed else step
+
+
+def fit_likeliest(
+    model: FaceModel,
+    term: LandmarkTerm,
+    priors: Sequence[CameraPrior],
+    coefficients: CoefficientPrior | None = None,
+    start: Float[Tensor, "geometry"] | None = None,
+    beat: Beat = quiet,
+) -> tuple[FaceState, CameraPrior]:
+    """The most probable of the landmark fits under several camera priors, and that prior; arguments as those of `fit_landmarks`.
+
+    Raises:
+        FitError: the landmarks admit no face in front of any of the cameras.
+    """
+    found, fault = [], None
+    for prior in priors:
+        try:
+            state = fit_landmarks(model, term, prior, coefficients, start, beat)
+        except FitError as error:
+            fault = error
+            continue
+        found.append((_log_probability(term, state, prior, coefficients), state, prior))
+    if not found:
+        raise fault or ValueError("no camera prior was given")
+    return max(found, key=lambda one: one[0])[1:]
+
+
+def _log_probability(term: LandmarkTerm, state: FaceState, prior: CameraPrior, coefficients: CoefficientPrior | None) -> float:
+    """Of landmarks, geometry and camera, up to a constant that does not depend on the camera prior."""
+    geometry = torch.cat([state.shape, state.expression])
+    known = coefficients or CoefficientPrior.standard(len(geometry))
+    residual = term.normal_equations(state, prior)[2].flatten()
+    return known.log_density(geometry) + prior.log_density(state) - 0.5 * float(residual @ term.precision @ residual)
 
 
 def solve_step(matrix: Float[Tensor, "n n"], right: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
@@ -213,7 +254,7 @@ def add_prior(
     coefficients: CoefficientPrior | None = None,
     hold: float = 1.0,
 ) -> None:
-    """Adds the priors of shape and expression and of the focal length to normal equations, in place.
+    """Adds the priors of shape, expression, focal length and distance to normal equations, in place.
 
     Args:
         matrix: Gauss-Newton matrix over (shape, expression, pose).
@@ -232,3 +273,10 @@ def add_prior(
     weight = hold / prior.log_focal_spread**2
     matrix[count + POSE_SIZE - 1, count + POSE_SIZE - 1] += weight
     right[count + POSE_SIZE - 1] -= weight * (float(state.log_focal) - prior.log_focal)
+    distance, expected = -float(state.translation[2]), math.exp(prior.log_distance)
+    error = math.log(distance / expected)
+    weight = hold / prior.log_distance_spread**2 / distance
+    # The slope between the two distances instead of that at the first, which would step behind the camera from afar.
+    slope = error / (distance - expected) if distance != expected else 1 / distance
+    matrix[count + DEPTH, count + DEPTH] += weight * slope
+    right[count + DEPTH] += weight * error

@@ -52,6 +52,7 @@ class Picture:
         is_inside: pixels that lie in the photo.
         scale, offset: crop pixel = scale * photo pixel + offset.
         told: log odds of face against outlier by networks, 0 where they say nothing; None without.
+        counted: how much a pixel that is face counts, less where networks see an outlier; None for all alike.
     """
 
     pixels: Float[Tensor, "size size 3"]
@@ -60,6 +61,7 @@ class Picture:
     scale: float
     offset: tuple[float, float]
     told: Float[np.ndarray, "size size"] | None = None
+    counted: Float[Tensor, "size size"] | None = None
 
     @property
     def size(self) -> int:

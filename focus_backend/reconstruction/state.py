@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from focus_backend.reconstruction.result import activation_scale
 from focus_backend.rendering import Camera, rotation_from_axis_angle
 
 POSE_SIZE = 7  # rotation 3, translation 3, log focal length 1
+DEPTH = 5  # of the translation along the view, among them
 LIGHTING_SIZE = 27
 
 
@@ -76,11 +78,27 @@ class CameraPrior:
         principal_point: photo pixels.
         log_focal: expected logarithm of the focal length in photo pixels.
         log_focal_spread: its standard deviation.
+        log_distance: expected logarithm of the distance along the view to the model's origin in mm.
+        log_distance_spread: its standard deviation.
+        share: how many photos are of this kind.
     """
 
     principal_point: Float[Tensor, "2"]
     log_focal: float
     log_focal_spread: float
+    log_distance: float
+    log_distance_spread: float
+    share: float = 1.0
+
+    def log_density(self, state: FaceState) -> float:
+        """Logarithm of the density at a state's camera, up to a constant that all priors have in common; not finite behind the camera."""
+        distance = -float(state.translation[2])
+        if distance <= 0:
+            return -math.inf
+        focal_error = (float(state.log_focal) - self.log_focal) / self.log_focal_spread
+        distance_error = (math.log(distance) - self.log_distance) / self.log_distance_spread
+        scale = math.log(self.share / self.log_focal_spread / self.log_distance_spread)
+        return scale - 0.5 * (focal_error**2 + distance_error**2)
 
 
 @dataclass(frozen=True)

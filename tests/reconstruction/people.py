@@ -21,7 +21,7 @@ from focus_backend.reconstruction.state import CameraPrior, FaceState
 from focus_backend.rendering import ambient_lighting, render, rotation_from_axis_angle
 
 SIDE = 384
-PRIOR = CameraPrior(torch.full((2,), SIDE / 2, dtype=torch.float64), math.log(1.4 * SIDE), 0.6)
+PRIOR = CameraPrior(torch.full((2,), SIDE / 2, dtype=torch.float64), math.log(1.4 * SIDE), 0.6, math.log(800.0), 0.45)
 SMILE = {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9, "jawOpen": 0.25}
 
 

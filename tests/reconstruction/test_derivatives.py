@@ -206,13 +206,19 @@ def test_the_prior_is_the_slope_of_a_normal_density(model):
 
     def energy(moved):
         focal = (moved.log_focal - PRIOR.log_focal) / PRIOR.log_focal_spread
-        return 0.5 * (moved.shape.square().sum() + moved.expression.square().sum() + focal**2)
+        distance = ((-moved.translation[2]).log() - PRIOR.log_distance) / PRIOR.log_distance_spread
+        return 0.5 * (moved.shape.square().sum() + moved.expression.square().sum() + focal**2 + distance**2)
 
-    for index in (0, size - 1, size + 2, size + 6):
+    for index in (0, size - 1, size + 2, size + 5, size + 6):
         step = torch.zeros(size + 7, dtype=DOUBLE)
         step[index] = 1e-3
         above, below = (energy(state.moved(sign * step[:size], sign * step[size:])) for sign in (1, -1))
         assert math.isclose(float(right[index]), float((below - above) / 2e-3), rel_tol=1e-6, abs_tol=1e-9)
+        if index == size + 5:
+            # Alone it would lead to the expected distance.
+            wanted = -math.exp(PRIOR.log_distance) - float(state.translation[2])
+            assert math.isclose(float(right[index] / matrix[index, index]), wanted, rel_tol=1e-6)
+            continue
         curvature = float((above + below - 2 * energy(state)) / 1e-6)
         assert math.isclose(float(matrix[index, index]), curvature, rel_tol=1e-3, abs_tol=1e-4)
 

@@ -193,6 +193,25 @@ def test_a_mask_over_the_lower_face_changes_identity_little(model, fitted, plain
     assert shape_error(model, made.fit.state.shape, plain(seed).fit.state.shape) < min(1.3, 0.6 * between_people)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_a_guess_sees_as_an_outlier_is_not_explained_by_light(model, fitter, plain, seed):
+    person, clear = plain(seed).person, plain(seed).fit
+    covered = over_lower_face(model, person, (0, 0, 0))[1]
+    # Like a hand: skin, but darker.
+    photo = np.where(covered[..., None], (0.6 * person.pixels).astype(np.uint8), person.pixels)
+    columns, rows = np.meshgrid(*[np.arange(len(clear.inlier)) + 0.5] * 2)
+    places = clear.crop.to_photo(np.stack([columns, rows], -1)).astype(int).clip(0, SIDE - 1)
+    is_hidden = covered[places[..., 1], places[..., 0]]
+    guess = dataclasses.replace(clear, inlier=np.where(is_hidden, 0.02, clear.inlier).astype(np.float32))
+    term, noise = term_of(model, clicked(model, person))
+    start = fit_landmarks(model, term, PRIOR)
+    alone, told = (fitter.fit(photo, start, term, noise, PRIOR, guess=guess, skill=skill) for skill in (0.0, 0.6))
+    assert (told.inlier_on(np.eye(2, 3), SIDE, SIDE)[covered & person.region] < 0.5).mean() > 0.95
+    changes = [float((fit.state.lighting - clear.state.lighting).norm() / clear.state.lighting.norm()) for fit in (alone, told)]
+    # 2.9 and 2.5 against 0.07.
+    assert changes[1] < 0.2 < 1 < changes[0]
+
+
 def test_a_fringe_of_hair_is_an_outlier(model, fitted, plain):
     person = plain(0).person
     brow = clicked(model, person, error=0).points[17:27, 1].min()

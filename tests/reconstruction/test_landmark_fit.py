@@ -13,7 +13,7 @@ import torch
 from focus_backend.errors import FitError
 from focus_backend.landmarks.detector import FIVE_POINT_NAMES
 from focus_backend.morphable.face_model import SurfacePoints
-from focus_backend.reconstruction.landmark_fit import fit_landmarks, initial_state, landmark_term
+from focus_backend.reconstruction.landmark_fit import fit_landmarks, fit_likeliest, initial_state, landmark_term
 from focus_backend.rendering import rotation_from_axis_angle
 from reconstruction.people import PRIOR, SIDE, SMILE, clicked, degrees_between, project, random_person, shape_error, term_of
 
@@ -98,6 +98,37 @@ def test_turned_heads_are_found(model, axis, degrees):
     found = fit_landmarks(model, term_of(model, clicked(model, person))[0], PRIOR)
     assert degrees_between(found.rotation, truth.rotation) < 5
     assert shape_error(model, found.shape, truth.shape) < shape_error(model, torch.zeros_like(found.shape), truth.shape)
+
+
+CLOSE = dataclasses.replace(PRIOR, log_distance=math.log(250.0), log_distance_spread=0.3, share=0.15)
+
+
+@pytest.mark.parametrize(("distance", "expected"), [(220.0, CLOSE), (900.0, PRIOR)], ids=["selfie", "portrait"])
+def test_landmarks_tell_a_selfie_from_a_portrait(model, distance, expected):
+    person = random_person(model, 3)
+    away = person.truth.translation * torch.tensor([1.0, 1.0, 0.0]) - torch.tensor([0.0, 0.0, distance])
+    truth = dataclasses.replace(person.truth, translation=away, log_focal=torch.tensor(math.log(0.5 * SIDE * distance / 190)).double())
+    person = dataclasses.replace(person, truth=truth)
+    term = term_of(model, clicked(model, person))[0]
+    found, prior = fit_likeliest(model, term, [PRIOR, CLOSE])
+    assert prior is expected
+    assert abs(math.log(-float(found.translation[2]) / distance)) < math.log(1.3)
+    # The order in which they are given does not matter, and one alone has no choice.
+    assert fit_likeliest(model, term, [CLOSE, PRIOR])[1] is expected
+    other = CLOSE if expected is PRIOR else PRIOR
+    assert fit_likeliest(model, term, [other])[1] is other
+
+
+def test_a_density_falls_with_the_errors_of_focal_length_and_distance(model):
+    middle = random_person(model, 0).truth
+    middle = dataclasses.replace(
+        middle, translation=torch.tensor([0.0, 0.0, -800.0]).double(), log_focal=torch.tensor(PRIOR.log_focal).double()
+    )
+    best = PRIOR.log_density(middle)
+    for change in ({"log_focal": middle.log_focal + PRIOR.log_focal_spread}, {"translation": middle.translation * math.exp(0.45)}):
+        assert math.isclose(best - PRIOR.log_density(dataclasses.replace(middle, **change)), 0.5, rel_tol=1e-6)
+    assert math.isclose(best - dataclasses.replace(PRIOR, share=0.5).log_density(middle), math.log(2), rel_tol=1e-6)
+    assert PRIOR.log_density(dataclasses.replace(middle, translation=-middle.translation)) == -math.inf
 
 
 def test_the_first_guess_has_the_landmarks_size_and_place(model):
