@@ -234,6 +234,15 @@ def test_the_answer_in_the_photo_is_the_answer_in_the_crop(model, posed, astrona
     assert np.abs(fit.crop.to_photo(in_crop) - camera.project(point).numpy()).max() < 0.02
 
 
+def test_a_head_lies_nearer_to_the_mean_head_than_the_answer(posed, astronaut):
+    (result,) = posed.reconstruct(astronaut)
+    (answer,) = posed.strategy.networks.look(astronaut.pixels, [ASTRONAUT_POINTS])
+    answer = answer.state
+    assert answer.shape.abs().max() > 0.1
+    np.testing.assert_allclose(result.shape, 0.9 * answer.shape.numpy(), atol=1e-5)
+    np.testing.assert_allclose(result.expression, answer.expression.numpy(), atol=1e-5)
+
+
 def test_crops_of_further_sides_join_the_answer(model, tmp_path, astronaut):
     def networks(name: str, sides: tuple[float, ...]) -> FaceNetworks:
         torch.manual_seed(0)
