@@ -197,7 +197,7 @@ def fit_landmarks(
 def _kept_in_front(step: Float[Tensor, "n"], state: FaceState, depth: int) -> Float[Tensor, "n"]:
     """As much of a step as does not take more than half of the distance away; linear in the depth, it would end behind the camera."""
     nearer, allowed = float(step[depth]), -0.5 * float(state.translation[2])
-    return step * (allowed / nearer) if nearer > allowed else step
+    return step * (allowed / nearer) if nearer > allowed > 0 else step
 
 
 def fit_likeliest(
@@ -273,7 +273,8 @@ def add_prior(
     weight = hold / prior.log_focal_spread**2
     matrix[count + POSE_SIZE - 1, count + POSE_SIZE - 1] += weight
     right[count + POSE_SIZE - 1] -= weight * (float(state.log_focal) - prior.log_focal)
-    distance, expected = -float(state.translation[2]), math.exp(prior.log_distance)
+    # A first guess may lie behind the camera.
+    distance, expected = max(-float(state.translation[2]), 1.0), math.exp(prior.log_distance)
     error = math.log(distance / expected)
     weight = hold / prior.log_distance_spread**2 / distance
     # The slope between the two distances instead of that at the first, which would step behind the camera from afar.

@@ -13,7 +13,7 @@ import torch
 from focus_backend.errors import FitError
 from focus_backend.landmarks.detector import FIVE_POINT_NAMES
 from focus_backend.morphable.face_model import SurfacePoints
-from focus_backend.reconstruction.landmark_fit import fit_landmarks, fit_likeliest, initial_state, landmark_term
+from focus_backend.reconstruction.landmark_fit import LandmarkTerm, fit_landmarks, fit_likeliest, initial_state, landmark_term
 from focus_backend.rendering import rotation_from_axis_angle
 from reconstruction.people import PRIOR, SIDE, SMILE, clicked, degrees_between, project, random_person, shape_error, term_of
 
@@ -117,6 +117,28 @@ def test_landmarks_tell_a_selfie_from_a_portrait(model, distance, expected):
     assert fit_likeliest(model, term, [CLOSE, PRIOR])[1] is expected
     other = CLOSE if expected is PRIOR else PRIOR
     assert fit_likeliest(model, term, [other])[1] is other
+
+
+@pytest.mark.parametrize("count", [68, 17], ids=["all", "jaw"])
+@pytest.mark.parametrize("factor", [1e-6, 1e-2, 5.0, 30.0, 1e3, 1e6])
+def test_points_as_far_apart_as_on_no_photo_are_refused_or_fitted(model, factor, count):
+    person = random_person(model, 3)
+    term = term_of(model, clicked(model, person))[0]
+    middle = term.observed.mean(0)
+    term = LandmarkTerm(
+        (middle + factor * (term.observed - middle))[:count],
+        term.bias[:count],
+        term.precision[: 2 * count, : 2 * count],
+        term.mean[:count],
+        term.basis[:, :count],
+        term.inflation,
+    )
+    try:
+        found, _ = fit_likeliest(model, term, [PRIOR, CLOSE])
+    except FitError:
+        return
+    assert is_finite(found)
+    assert float(found.translation[2]) < 0
 
 
 def test_a_density_falls_with_the_errors_of_focal_length_and_distance(model):
